@@ -1,0 +1,170 @@
+"""Forward passes over sequences laid end to end, with no padding token computed at all: logits and [CLS] embeddings of
+ALBERT, BERT, RoBERTa and DistilBERT classifiers. Owns the attention function and the four heads' [CLS] rows; batches
+are made in utils.batching, and whether to pack is decided by the caller.
+
+Attention is the only layer in which tokens meet, so it alone must know where a sequence ends. It is registered with
+transformers as "packed_varlen" and stays on the model: with `cu_seq_lens_q` among the arguments it keeps sequences
+apart, without it it is transformers' own "sdpa", bit for bit. The boundaries travel as arguments, not as state, because
+gradient checkpointing runs layers again during the backward pass, when any state around the forward pass is gone.
+
+On CUDA the kernel is `torch.nn.attention.varlen` (FlashAttention, fp16 and bf16). It has no dropout, so training with
+attention dropout (BERT's default is 0.1, ALBERT v2's 0), and float32, go through jagged nested tensors instead. Neither
+reads a value back from the device. On CPU one call per sequence: exact, and the reference in the tests.
+
+Tested: agreement with the padded pass on CPU in float32, and the CUDA code's shapes and absence of device reads on the
+meta device. Neither run nor timed on a GPU.
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
+
+ATTENTION = "packed_varlen"
+
+
+class PackedOutput(NamedTuple):
+    """logits (n, C) by model output; cls (n, h), the last layer's hidden state of each sequence's first token."""
+
+    logits: torch.Tensor
+    cls: torch.Tensor
+
+
+def supports_packing(model) -> bool:
+    """Whether `packed_outputs` computes what the model's own padded forward pass computes, on the model's device.
+
+    False for other architectures, decoders, an attention implementation chosen by the user, head sizes that
+    FlashAttention does not take (a multiple of 8 up to 256), and GPUs older than Ampere.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if type(model).__name__ not in _HEADS:
+        return False
+    config = model.config
+    if getattr(config, "is_decoder", False) or config._attn_implementation not in ("sdpa", ATTENTION):
+        return False
+    head_size = config.hidden_size // config.num_attention_heads
+    if head_size % 8 or head_size > 256:
+        return False
+    return model.device.type != "cuda" or torch.cuda.get_device_capability(model.device) >= (8, 0)
+
+
+def packed_logits(
+    model, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None, cu_seqlens: torch.Tensor, max_length: int
+) -> torch.Tensor:
+    """Logits (n, C) of n packed sequences; arguments as for `packed_outputs`."""
+    return packed_outputs(model, input_ids, token_type_ids, cu_seqlens, max_length).logits
+
+
+def packed_outputs(
+    model, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None, cu_seqlens: torch.Tensor, max_length: int
+) -> PackedOutput:
+    """Logits and [CLS] embeddings of n sequences, equal to the padded pass's up to float rounding.
+
+    input_ids: int64 (t,), sequence i at cu_seqlens[i]:cu_seqlens[i + 1], none empty, no padding tokens; token_type_ids:
+    int64 (t,), or None for families without segments; cu_seqlens: int32 (n + 1,) on the same device; max_length: at
+    least the longest length, given because reading it from the device would wait for it. `model` may come from
+    `torch.compile`: the packed pass is then compiled too, once for all shapes. Raises ValueError for models that
+    `supports_packing` refuses. Leaves the model with attention "packed_varlen", which no saved config shows.
+    """
+    plain = getattr(model, "_orig_mod", model)
+    if plain.config._attn_implementation != ATTENTION:
+        if not supports_packing(plain):
+            raise ValueError(f"{type(plain).__name__} cannot run packed; see supports_packing")
+        _register_attention()
+        plain.set_attn_implementation(ATTENTION)
+    run = _forward if plain is model else _compiled_forward()
+    return run(plain, input_ids, token_type_ids, cu_seqlens, max_length)
+
+
+def _forward(model, input_ids, token_type_ids, cu_seqlens, max_length) -> PackedOutput:
+    bounds, tokens = cu_seqlens.long(), len(input_ids)
+    starts = bounds[:-1]
+    # The output size is given, so the device need not be asked for it.
+    positions = torch.arange(tokens, device=bounds.device) - starts.repeat_interleave(bounds.diff(), output_size=tokens)
+    if model.config.model_type == "roberta":
+        positions = positions + model.base_model.embeddings.padding_idx + 1
+    segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
+    hidden = model.base_model(
+        input_ids[None], position_ids=positions[None], cu_seq_lens_q=cu_seqlens, max_length_q=max_length, **segments
+    ).last_hidden_state
+    cls = hidden[0, starts]
+    return PackedOutput(_HEADS[type(model).__name__](model, cls), cls)
+
+
+@functools.cache
+def _compiled_forward():
+    return torch.compile(_forward, dynamic=True)  # here, not at import: it loads the compiler
+
+
+# The models' own modules after the encoder, which their forward passes apply to the first token of each row.
+_HEADS = {
+    "AlbertForSequenceClassification": lambda model, cls: model.classifier(
+        model.dropout(model.albert.pooler_activation(model.albert.pooler(cls)))
+    ),
+    "BertForSequenceClassification": lambda model, cls: model.classifier(
+        model.dropout(model.bert.pooler(cls[:, None]))
+    ),
+    "RobertaForSequenceClassification": lambda model, cls: model.classifier(cls[:, None]),
+    "DistilBertForSequenceClassification": lambda model, cls: model.classifier(
+        model.dropout(F.relu(model.pre_classifier(cls)))
+    ),
+}
+
+
+def _register_attention() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # of a padded batch; None, not (t, t), where none is given
+
+
+def _attention(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    dropout=0.0,
+    scaling=None,
+    cu_seq_lens_q=None,
+    max_length_q=None,
+    **kwargs,
+):
+    """transformers' attention signature: query, key, value (1, heads, t, d) -> ((1, t, heads, d), no weights)."""
+    if cu_seq_lens_q is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    if query.device.type == "cpu":
+        return _attention_by_sequence(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling), None
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    if dropout or query.dtype == torch.float32:
+        out = _attention_jagged(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling)
+    else:
+        out = varlen_attn(query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
+    return out[None], None
+
+
+def _attention_by_sequence(query, key, value, cu_seqlens, max_length, dropout, scaling) -> torch.Tensor:
+    """(1, heads, t, d) each -> (1, t, heads, d), one call per sequence."""
+    lengths = cu_seqlens.diff().tolist()
+    if max(lengths) > max_length:  # the CUDA kernels would leave tokens out without a word
+        raise ValueError(f"max_length is {max_length} and the longest packed sequence has {max(lengths)} tokens")
+    parts = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
+    out = [F.scaled_dot_product_attention(*part, dropout_p=dropout, scale=scaling) for part in parts]
+    return torch.cat(out, dim=2).transpose(1, 2)
+
+
+def _attention_jagged(query, key, value, cu_seqlens, max_length, dropout, scaling) -> torch.Tensor:
+    """(t, heads, d) each -> (t, heads, d), as nested tensors; both length bounds are given so that none is computed."""
+    offsets = cu_seqlens.long()
+    nested = [
+        torch.nested.nested_tensor_from_jagged(x, offsets, min_seqlen=1, max_seqlen=max_length).transpose(1, 2)
+        for x in (query, key, value)
+    ]
+    return F.scaled_dot_product_attention(*nested, dropout_p=dropout, scale=scaling).transpose(1, 2).values()
