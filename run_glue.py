@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Fine-tune and evaluate an encoder on one GLUE task, on all of its training data or on any selection of it.
+
+  python run_glue.py --model_name_or_path albert-base-v1 --task_name MNLI --do_train --do_eval \\
+    --data_dir $GLUE_DIR/MNLI --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 \\
+    --num_train_epochs 3.0 --output_dir $OUT --fp16
+
+Reads the task's TSV files (or the hub), writes into --output_dir: the model and tokenizer, eval_results_*.txt,
+predictions_*.tsv, log.jsonl, run.json and, last of all, results.json. Killed at any moment, the same command goes on
+where it was. Several GPUs: torchrun --nproc_per_node=N run_glue.py ... All flags may come from one JSON file:
+python run_glue.py flags.json.
+"""
+
+from utils.arguments import add_data_args, add_model_args, add_training_args
+from utils.runs import ArgumentParser, parse_args, run_script
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    add_model_args(parser)
+    add_data_args(parser)
+    add_training_args(parser)
+    args = parse_args(parser, argv)
+
+    from utils import finetune
+
+    finetune.run(args, script="run_glue.py")
+
+
+if __name__ == "__main__":
+    run_script(main)

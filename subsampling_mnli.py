@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Fine-tune on a random subset of the training data: the baseline that every other way of choosing has to beat.
+
+  python subsampling_mnli.py --model_name_or_path albert-base-v1 --task_name MNLI --do_train --do_eval \\
+    --data_dir $GLUE_DIR/MNLI --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 \\
+    --num_train_epochs 3.0 --output_dir $OUT/10_pct --fp16 --data_pct 0.1
+
+--data_pct is a fraction. The subset depends on the data and --selection_seed alone, never on the model, and with one
+seed the 10 % subset is inside the 20 % one. --strategy stratified keeps the share of each label (and genre, where
+known). Everything else is run_glue.py: same flags, same output, and selection.npz says which rows were used.
+"""
+
+from utils.arguments import add_data_args, add_data_pct, add_model_args, add_training_args
+from utils.runs import ArgumentParser, parse_args, run_script
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    group = parser.add_argument_group("subset")
+    add_data_pct(group)
+    group.add_argument("--strategy", choices=("random", "stratified"), default="random", help="how rows are drawn")
+    add_model_args(parser)
+    add_data_args(parser)
+    add_training_args(parser)
+    args = parse_args(parser, argv)
+
+    from utils import finetune
+    from utils.selection import budget
+    from utils.strategies import Inputs, select
+
+    def choose(examples):
+        seed = args.seed if args.selection_seed is None else args.selection_seed
+        return select(args.strategy, Inputs.of(examples), budget(len(examples), data_pct=args.data_pct), seed)
+
+    finetune.run(args, script="subsampling_mnli.py", choose=choose)
+
+
+if __name__ == "__main__":
+    run_script(main)
