@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Clustering analysis: k-means on embeddings, how good it is and what is in the clusters.
+
+  python cluster_embeddings.py --embedding_path $OUT/experiments --data_dir $GLUE_DIR/MNLI \\
+    --num_clusters 8 32 128 --output_dir $OUT/clusters
+
+Reads what get_embeddings.py wrote and, with --data_dir, the labels, genres and texts of the same rows. Writes
+clusters.npz (the k with the best silhouette, or --keep), clusters_k<K>.npz for the other k, cluster_report.md, figures
+(*.png) and, last of all, clusters.json with every number of the report. The same flags give the same clusters.
+"""
+
+from pathlib import Path
+
+from utils.runs import ArgumentParser, InputError, non_negative_int, parse_args, positive_int, run_script
+
+FINISHED = "clusters.json"  # written last: it exists means the analysis is whole
+
+
+def add_args(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--embedding_path", required=True, help="embeddings .npy, or a folder that holds exactly one")
+    group.add_argument("--task_name", default="MNLI", help="a GLUE task in any letter case")
+    group.add_argument(
+        "--data_dir", help="folder with the task's TSV files; without it, only what embeddings alone tell is reported"
+    )
+    group.add_argument("--split", help="the split the embeddings are of (default: as their json says)")
+
+    group = parser.add_argument_group("clustering")
+    group.add_argument(
+        "--num_clusters", type=positive_int, nargs="+", default=[8, 32, 128], metavar="K", help="every k is analysed"
+    )
+    group.add_argument(
+        "--keep", type=positive_int, metavar="K", help="the k of clusters.npz (default: best silhouette)"
+    )
+    group.add_argument(
+        "--algorithm",
+        choices=("auto", "minibatch", "full"),
+        default="auto",
+        help="auto: full (Lloyd) up to 50,000 rows, mini-batch above",
+    )
+    group.add_argument("--metric", choices=("euclidean", "cosine"), default="euclidean", help="after centring")
+    group.add_argument("--pca", type=positive_int, metavar="DIM", help="project on this many principal axes first")
+    group.add_argument("--whiten", action="store_true", help="give every principal axis the same variance")
+    group.add_argument("--random_state", type=non_negative_int, default=0, help="seed of k-means and of all samples")
+    group.add_argument(
+        "--num_seeds", type=positive_int, default=3, help="k-means runs per k whose agreement is measured"
+    )
+
+    group = parser.add_argument_group("output")
+    group.add_argument("--output_dir", required=True, help="folder for clusters, report and figures")
+    group.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier analysis")
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    add_args(parser)
+    args = parse_args(parser, argv)
+    ks = sorted(set(args.num_clusters))
+    if args.keep is not None and args.keep not in ks:
+        raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
+
+    from utils import cluster_report, clustering
+    from utils.embeddings import load_embeddings
+    from utils.runs import setup_logging, versions, write_json, write_text
+
+    setup_logging()
+    embeddings = load_embeddings(args.embedding_path)
+    examples = _examples(args, embeddings)
+    if ks[0] < 2 or ks[-1] > len(embeddings):
+        wrong = ks[0] if ks[0] < 2 else ks[-1]
+        raise InputError(f"--num_clusters {wrong}: {len(embeddings)} rows can be split into 2 to {len(embeddings)}")
+    folder = _output_folder(args)
+
+    facts = None if examples is None else clustering.pair_facts(examples)
+    prepared = clustering.prepare(embeddings.array, pca=args.pca, whiten=args.whiten, metric=args.metric)
+    if prepared.collapsed:
+        clustering.logger.warning("%s: the encoder has collapsed to a constant; see the report", embeddings.path)
+    source = {**embeddings.about, "digest": embeddings.digest}
+    partitions, quality = clustering.analyse(
+        prepared, ks, facts, algorithm=args.algorithm, seed=args.random_state, num_seeds=args.num_seeds,
+        fingerprint=embeddings.fingerprint, about={"embeddings": source},
+    )  # fmt: skip
+    best = max(quality, key=lambda row: -2 if row["silhouette"] is None else row["silhouette"])
+    kept = next(row for row in quality if row["k"] == args.keep) if args.keep else best
+
+    for clusters in partitions:
+        clusters.save(folder / ("clusters.npz" if clusters.k == kept["k"] else f"clusters_k{clusters.k}.npz"))
+    chosen = next(clusters for clusters in partitions if clusters.k == kept["k"])
+    rows = clustering.make_up(chosen, facts)
+    figures = cluster_report.draw(folder, chosen, quality, prepared, facts, seed=args.random_state)
+    lines = cluster_report.summary(kept, quality, rows, prepared)
+    head = {
+        "model": embeddings.about["model"],
+        "data": f"{embeddings.about['task']} {embeddings.about['split']}, {len(embeddings)} examples",
+        "embeddings": f"width {embeddings.about['d']}, pooling {embeddings.about['pooling']}, layer "
+        f"{embeddings.about['layer']}, spread {prepared.spread:.3g} of the norm of the mean",
+        "preparation": ", ".join(f"{name} {value}" for name, value in prepared.description.items()),
+        "k-means": f"{chosen.about['algorithm']}, random_state {args.random_state}, {args.num_seeds} seeds",
+    }
+    write_text(folder / "cluster_report.md", cluster_report.markdown(head, lines, quality, rows, examples, figures))
+    write_json(
+        folder / FINISHED,
+        {
+            **chosen.about,
+            "n_total": len(embeddings),
+            "fingerprint": embeddings.fingerprint,
+            "spread": prepared.spread,
+            "collapsed": prepared.collapsed,
+            "kept": kept,
+            "quality": quality,
+            "clusters": rows,
+            "summary": lines,
+            "arguments": vars(args),
+            "versions": versions(),
+        },
+    )
+    for line in lines:
+        print(line)
+    names = ["clusters.npz", "cluster_report.md", FINISHED, *(path.name for path in figures)]
+    print(f"written to {folder}: {', '.join(names)}")
+
+
+def _examples(args, embeddings):
+    """The rows that the embeddings are of, or None without --data_dir."""
+    from utils.glue import load_split
+    from utils.tasks import get_task
+
+    task, about = get_task(args.task_name), embeddings.about
+    if task is not get_task(about["task"]):
+        raise InputError(f"--task_name {args.task_name}: {embeddings.path} holds embeddings of {about['task']}")
+    if args.split not in (None, about["split"]):
+        raise InputError(f"--split {args.split}: {embeddings.path} holds embeddings of {about['split']}")
+    if args.data_dir is None:
+        return None
+    examples = load_split(task, about["split"], data_dir=args.data_dir)
+    embeddings.check(examples)
+    return examples
+
+
+def _output_folder(args) -> Path:
+    """--output_dir, refused where it holds a whole analysis; with --overwrite_output_dir that one is removed."""
+    folder = Path(args.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder} is a file, not a folder")
+    if (folder / FINISHED).exists() and not args.overwrite_output_dir:
+        raise InputError(
+            f"--output_dir {folder} holds a finished analysis ({FINISHED} exists); give another folder, or "
+            "--overwrite_output_dir to replace it"
+        )
+    # FINISHED goes first; files of a k that is no longer asked for must not stay beside the new ones.
+    for path in [folder / FINISHED, *folder.glob("clusters*.npz")]:
+        path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    run_script(main)
