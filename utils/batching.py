@@ -107,9 +107,17 @@ class UniformBatches:
     def epoch(self, step: int) -> int:
         return step // self.steps_per_epoch
 
+    def epochs_done(self, steps: int) -> float:
+        """Passes over the selection after so many steps."""
+        return steps / self.steps_per_epoch
+
     def epoch_ends(self, step: int) -> bool:
         """Whether `step` is the last one of its epoch."""
         return (step + 1) % self.steps_per_epoch == 0
+
+    def progress(self, step: int) -> float:
+        """Share of the whole training done before `step`, in [0, 1]: where the learning-rate schedule stands."""
+        return step / self.num_steps
 
     def draw(self, step: int, probe=None) -> tuple[np.ndarray, np.ndarray]:
         """Batch of that step: (example_index int64 (b,), weights float32 (b,))."""
@@ -126,6 +134,10 @@ class UniformBatches:
 
     def observe(self, rows: np.ndarray, logits: torch.Tensor, losses: torch.Tensor) -> None:
         """Told of every micro-batch's outcome; uniform batches do not depend on it."""
+
+    def report(self) -> dict[str, float]:
+        """Further numbers for the log."""
+        return {}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What `draw` depends on beside the step; arrays by name."""

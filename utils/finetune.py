@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 # choose(examples) -> Selection: how a script picks the training rows.
 Choose = Callable[[Examples], Selection]
-# make_batches(selection, encoded, **plan) -> a batches object: how a script draws them (default: uniformly).
+# make_batches(selection, labels=, processes=, **plan) -> a batches object: how they are drawn (default: uniformly).
 MakeBatches = Callable[..., UniformBatches]
 
 
@@ -261,8 +261,10 @@ def _train(context: Context, examples, data, selection: Selection, make_batches:
     settings = TrainingSettings(
         **{name: getattr(args, name) for name in TrainingSettings.__dataclass_fields__ if hasattr(args, name)}
     )
+    plan = {} if make_batches is UniformBatches else {"labels": data["train"].labels, "processes": processes}
     batches = make_batches(
         selection,
+        **plan,
         batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.size,
         seed=args.seed,
         epochs=args.num_train_epochs,

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Extract one embedding per example from a checkpoint: [CLS] by default.
+
+  python get_embeddings.py --model_name_or_path $OUT/saved_models --task_name MNLI --data_dir $GLUE_DIR/MNLI \\
+    --max_seq_len 128 --output_dir $OUT/embeddings
+
+Writes cls_embeddings_<task>_<split>.npy (float32, row i = TSV row i, open it with np.load(..., mmap_mode="r")) and a
+.json beside it that says of what; --logits writes logits_<task>_<split>.npy as well. Memory does not grow with the
+data, an interrupted run continues where it was. Several GPUs: torchrun --nproc_per_node=N get_embeddings.py ...
+"""
+
+import hashlib
+
+from utils.arguments import add_data_args, add_eval_batch_args, add_model_args
+from utils.runs import ArgumentParser, InputError, parse_args, positive_int, run_script
+
+
+def add_args(parser) -> None:
+    group = parser.add_argument_group("embeddings")
+    group.add_argument(
+        "--split", nargs="+", default=["train"], help="train, a dev or test split, several of them, or all"
+    )
+    group.add_argument(
+        "--pooling",
+        choices=("cls", "pooler", "mean"),
+        default="cls",
+        help="[CLS] of the layer; what the classifier layer takes in (the strategy grand needs it); the mean over tokens",
+    )
+    group.add_argument("--layer", type=int, help="hidden layer to read, 0 = embeddings, -1 = last (default: the last)")
+    group.add_argument("--logits", action="store_true", help="write the classifier's logits beside the embeddings")
+    group.add_argument("--output_dir", required=True, help="where the .npy and .json files go")
+    group.add_argument(
+        "--overwrite_output_dir", action="store_true", help="replace embeddings of another checkpoint or data there"
+    )
+    group.add_argument(
+        "--per_device_train_batch_size",
+        "--per_gpu_train_batch_size",
+        type=positive_int,
+        default=8,
+        help="accepted for compatibility, like the next",
+    )
+    add_eval_batch_args(group)
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    add_model_args(parser)
+    add_data_args(parser)
+    add_args(parser)
+    args = parse_args(parser, argv)
+    if args.layer is not None and args.pooling == "pooler":
+        parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")
+
+    from utils import distributed
+    from utils.glue import load_split
+    from utils.modeling import load_classifier
+    from utils.runs import setup_logging
+    from utils.tasks import get_task
+    from utils.training import choose_precision
+
+    if not (args.model_name_or_path or args.config_name):
+        raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
+    processes = distributed.start(use_cpu=args.use_cpu)
+    setup_logging(main_process=processes.main)
+    task = get_task(args.task_name)
+    splits = ["train", *task.dev, *task.test] if args.split == ["all"] else args.split
+    examples = [load_split(task, split, data_dir=args.data_dir, cache_dir=args.cache_dir) for split in splits]
+    classifier = load_classifier(
+        task.labels,
+        model_name_or_path=args.model_name_or_path,
+        config_name=args.config_name,
+        tokenizer_name=args.tokenizer_name,
+        cache_dir=args.cache_dir,
+        revision=args.model_revision,
+        label_order=args.label_order,
+        need_head=args.logits or args.pooling == "pooler",
+    )
+    precision = choose_precision(processes.device, fp16=args.fp16, bf16=args.bf16)
+    written = []
+    for split in examples:
+        written += extract(args, split, classifier, processes, precision)
+    distributed.stop()
+    if processes.main:
+        print("\n".join(f"{state}: {path} {shape}" for state, path, shape in written))
+
+
+def extract(args, examples, classifier, processes, precision) -> list[tuple]:
+    """Write the embeddings (and logits) of one split; returns (what happened, path, shape) per file."""
+    import numpy as np
+
+    from utils.embeddings import EmbeddingWriter, embedding_paths
+    from utils.encoding import encode
+    from utils.inference import BLOCK_ROWS, infer
+    from utils.labels import unresolved_message
+
+    if args.logits and not classifier.named:
+        raise InputError(f"--logits: {unresolved_message(classifier.labels)}")
+    with processes.main_first():
+        data = encode(
+            examples.texts,
+            classifier.tokenizer,
+            fingerprint=examples.fingerprint,
+            max_length=args.max_seq_length,
+            segments=classifier.segments,
+            labels=examples.labels,
+            cache_dir=args.cache_dir,
+            overwrite_cache=args.overwrite_cache and processes.main,
+            description=f"tokenising {examples.split}",
+        )
+    about = {
+        "model": args.model_name_or_path or args.config_name,
+        "weights": weights_hash(classifier.model),
+        "task": examples.task.name,
+        "split": examples.split,
+        "fingerprint": examples.fingerprint,
+        "max_seq_length": args.max_seq_length,
+        "precision": precision.name,
+        "class_names": list(classifier.labels),
+    }
+    widths = {f"{args.pooling}_embeddings": feature_width(classifier, args.pooling)}
+    if args.logits:
+        widths["logits"] = max(len(classifier.labels), 1)
+    states, writers = [], {}
+    for kind, width in widths.items():
+        path, _ = embedding_paths(args.output_dir, examples.task.name, examples.split, kind)
+        pooling = "logits" if kind == "logits" else args.pooling
+        own = {**about, "pooling": pooling, "layer": None if kind == "logits" else args.layer}
+        shape = (len(examples), width)
+        # Looked at before anyone writes, so that every process decides alike.
+        finished = already_there(path, own, shape, overwrite=args.overwrite_output_dir)
+        processes.barrier()
+        states.append(("already there" if finished else "written", path, shape))
+        if processes.main and not finished:
+            writers[kind] = EmbeddingWriter(path, own, *shape, BLOCK_ROWS)
+    # Blocks that any file still lacks; the main process alone knows and writes.
+    mine = sorted({block for writer in writers.values() for block in writer.remaining_blocks()})
+    blocks = processes.gather(mine)[0]
+    rows = [np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(examples))) for block in blocks]
+    passes = infer(
+        classifier,
+        data,
+        np.concatenate(rows) if rows else np.empty(0, dtype=np.int64),
+        processes=processes,
+        precision=precision,
+        pooling=args.pooling,
+        layer=args.layer,
+        tokens_per_micro_batch=args.tokens_per_micro_batch,
+        description=f"{args.pooling} embeddings of {examples.split}",
+    )
+    for block, outputs in zip(blocks, passes, strict=True):
+        for kind, writer in writers.items():
+            writer.write(outputs.rows, outputs.logits if kind == "logits" else outputs.features)
+            writer.mark_done(block)
+    for writer in writers.values():
+        writer.finish()
+    return states
+
+
+def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
+    """Whether `path` is finished and is what would be written. Raises InputError where it is something else."""
+    from utils.runs import read_json
+
+    described = path.with_suffix(".json")
+    if overwrite or not (path.exists() and described.exists()):
+        return False
+    found = read_json(described)
+    expected = {**about, "n": shape[0], "d": shape[1], "complete": True}
+    different = [
+        f"{key}: {found.get(key)!r}, now {value!r}" for key, value in expected.items() if found.get(key) != value
+    ]
+    if different:
+        raise InputError(
+            f"{path} holds other embeddings ({'; '.join(different)}); give another --output_dir or --overwrite_output_dir"
+        )
+    return True
+
+
+def feature_width(classifier, pooling: str) -> int:
+    from utils.modeling import final_linear
+
+    if pooling == "pooler":
+        return final_linear(classifier.model).in_features
+    config = classifier.model.config
+    return getattr(config, "hidden_size", None) or config.dim
+
+
+def weights_hash(model) -> str:
+    """Identity of a checkpoint's weights, so that two runs of one folder name are told apart."""
+    digest = hashlib.sha256()
+    for _, parameter in sorted(model.named_parameters()):
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,67 @@
+"""Labels by name, never by position."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from utils import labels
+from utils.runs import InputError
+
+MNLI = ("contradiction", "entailment", "neutral")
+
+
+@pytest.mark.parametrize("spelling", ["entailment", "Entailment", "ENTAIL", "entailed"])
+def test_synonyms_of_entailment(spelling):
+    assert labels.canonical(spelling) == "entailment"
+
+
+@pytest.mark.parametrize("spelling", ["non-entailment", "not_entailment", "Not Entailment", "nonentailment"])
+def test_synonyms_of_not_entailment(spelling):
+    assert labels.canonical(spelling) == "not_entailment"
+
+
+def test_label_k_states_nothing():
+    assert labels.stated_names({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}) is None
+    assert labels.stated_names({"1": "neutral", "0": "entailment", "2": "contradiction"}) == (
+        "entailment",
+        "neutral",
+        "contradiction",
+    )
+    assert labels.stated_names(None) is None
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(MNLI)))
+def test_columns_find_each_label_by_name(names):
+    columns = labels.columns_of(MNLI, names)
+    assert [names[c] for c in columns] == list(MNLI)
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(InputError, match="positive"):
+        labels.columns_of(MNLI, ("positive", "negative", "neutral"))
+    with pytest.raises(InputError, match="exactly once"):
+        labels.parse_order("entailment,entailment,neutral", MNLI)
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(MNLI)))
+def test_labelled_data_shows_the_order(names):
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 3, 500)
+    answered = np.where(rng.random(500) < 0.75, gold, rng.integers(0, 3, 500))
+    outputs = np.array([names.index(MNLI[k]) for k in answered])
+    assert labels.detect_order(outputs, gold, MNLI, where="dev") == names
+
+
+def test_chance_settles_nothing():
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="--label_order"):
+        labels.detect_order(rng.integers(0, 3, 500), rng.integers(0, 3, 500), MNLI, where="dev")
+
+
+def test_the_warning_comes_only_where_another_naming_scores_far_better():
+    gold = np.random.default_rng(0).integers(0, 3, 300)
+    assert labels.naming_warning(gold, gold, MNLI) is None
+    swapped = np.array([1, 0, 2])[gold]
+    assert "contradiction -> entailment" in labels.naming_warning(swapped, gold, MNLI)
+    assert labels.naming_warning(np.zeros(300, dtype=int), gold, MNLI) is None

@@ -1,0 +1,184 @@
+"""Online sampling: unbiased where the papers say so, bounded weights, exact boundaries, continuing after a kill."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_training import ALONE, FLOAT32, Killed, classifier, ragged, same, weights_of
+from utils import online
+from utils.checkpoint import Checkpoints
+from utils.runs import InputError
+from utils.selection import Selection
+from utils.training import Hooks, TrainingSettings, train
+
+N = 40
+
+
+def batches(scheme, data=None, *, batch_size=8, epochs=3, seed=0, **options):
+    data = data or ragged(N)
+    make = online.make_batches(scheme, **options)
+    selection = Selection.everything(len(data), data.fingerprint)
+    return make(
+        selection, labels=data.labels, processes=ALONE, batch_size=batch_size, seed=seed, epochs=epochs, max_steps=None
+    )
+
+
+def random_logits(rows, labels, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 2, (1000, 3)).astype(np.float32)[rows]
+
+
+def test_error_norm_is_the_norm_of_softmax_minus_onehot():
+    logits, labels = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2, 0])
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(online.error_norm(logits, labels), np.linalg.norm(p - np.eye(3)[labels], axis=1), atol=1e-6)
+
+
+def test_grad_norm_weights_are_unbiased_for_the_candidates_by_enumeration():
+    scores, values = np.array([0.1, 1.0, 3.0, 0.0]), np.array([5.0, -1.0, 2.0, 7.0])
+    p, tau = online.sampling_probability(scores, mix=0.1)
+    expectation = sum(
+        np.prod(p[list(draw)]) * np.mean(values[list(draw)] / (4 * p[list(draw)]))
+        for draw in itertools.product(range(4), repeat=3)
+    )
+    assert expectation == pytest.approx(values.mean())
+    assert (1 / (4 * p)).max() <= 1 / 0.1 + 1e-9 and tau > 1
+    assert online.sampling_probability(np.ones(5), 0.1)[1] == pytest.approx(1)
+
+
+def test_grad_norm_gradient_is_unbiased_over_the_data_by_simulation():
+    data = ragged(N)
+    b = batches("grad_norm", data)
+    b.tau = 1e9  # as if sampling had long paid
+    values = np.random.default_rng(1).normal(size=N)
+    means = []
+    for step in range(4000):
+        rows, weights = b.draw(step, lambda rows: random_logits(rows, data.labels))
+        b.tau = 1e9
+        means.append((weights * values[rows]).mean())
+        assert weights.max() <= 10 + 1e-5
+    error = np.std(means) / np.sqrt(len(means))
+    assert abs(np.mean(means) - values.mean()) < 3 * error
+    assert b.active_steps == 4000 and b.report()["sampled_steps"] == 4000
+
+
+def test_grad_norm_waits_until_sampling_pays():
+    data = ragged(N)
+    b = batches("grad_norm", data)
+    rows, weights = b.draw(0, None)  # a probe would fail: none may be made
+    assert (weights == 1).all()
+    flat = torch.zeros(len(rows), 3)
+    b.observe(rows, flat, None)
+    b.draw(1, None)
+    assert b.tau == pytest.approx(1, abs=1e-6) and b.tau < b.threshold == 2
+    peaked = torch.full((len(rows), 3), -30.0)
+    peaked[torch.arange(len(rows)), torch.from_numpy(data.labels[rows])] = 30
+    peaked[0] = -peaked[0]  # one example has all the gradient
+    for step in range(2, 40):
+        b.observe(rows, peaked, None)
+        b.draw(step, lambda rows: random_logits(rows, data.labels))
+    assert b.tau > b.threshold or b.active_steps > 0
+
+
+def loss_by_row(rows):
+    return torch.from_numpy((rows % 4).astype(np.float32))
+
+
+def walk(b):
+    """All batches of a run in which row i always has loss i % 4."""
+    step, seen = 0, []
+    while step < b.num_steps:
+        rows, weights = b.draw(step)
+        b.observe(rows, None, loss_by_row(rows))
+        seen.append((b.epoch(step), rows, weights))
+        step += 1
+    return seen
+
+
+def test_infobatch_leaves_out_half_of_the_easy_ones_and_reweights_the_rest():
+    b = batches("infobatch", epochs=8, batch_size=7)
+    seen = walk(b)
+    first = np.concatenate([rows for epoch, rows, _ in seen if epoch == 0])
+    assert sorted(first) == list(range(N))  # nothing is known yet
+    second = [(rows, weights) for epoch, rows, weights in seen if epoch == 1]
+    rows, weights = np.concatenate([r for r, _ in second]), np.concatenate([w for _, w in second])
+    hard = np.arange(N) % 4 >= 2  # the mean loss is 1.5
+    assert set(np.flatnonzero(hard)) <= set(rows)
+    assert (weights[hard[rows]] == 1).all() and (weights[~hard[rows]] == 2).all()
+    assert len(rows) < N and len(seen) == b.num_steps < 8 * -(-N // 7)
+
+
+def test_infobatch_weighted_sums_are_unbiased():
+    values = np.random.default_rng(3).normal(size=N)
+    sums = []
+    for seed in range(400):
+        seen = walk(batches("infobatch", seed=seed, epochs=2))
+        sums.append(sum((weights * values[rows]).sum() for epoch, rows, weights in seen if epoch == 1))
+    assert abs(np.mean(sums) - values.sum()) < 3 * np.std(sums) / np.sqrt(len(sums))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 8, 10])
+def test_infobatch_uses_everything_at_weight_one_from_the_boundary_on(epochs):
+    b = batches("infobatch", epochs=epochs)
+    assert b.prunable_visits == round(0.875 * epochs * N)
+    seen = walk(b)
+    free = epochs * N - b.prunable_visits  # visits at the end that are never left out
+    rows = np.concatenate([r for _, r, _ in seen])[-min(free, N) :]
+    weights = np.concatenate([w for _, _, w in seen])[-free:]
+    assert (weights == 1).all() and len(set(rows)) == len(rows)
+    assert b.progress(b.num_steps) == 1
+    progress = [b.progress(step) for step in range(b._starts[-2], b.num_steps)]
+    assert progress == sorted(progress)
+
+
+def test_infobatch_refuses_what_it_cannot_plan():
+    with pytest.raises(InputError, match="whole number of epochs"):
+        batches("infobatch", epochs=1.5)
+
+
+def test_rho_takes_the_most_reducible_losses_of_the_candidates():
+    data = ragged(N)
+    irreducible = np.random.default_rng(5).random(N).astype(np.float32)
+    b = batches("rho", data, irreducible_loss=irreducible, batch_size=4)
+    rows, weights = b.draw(0, lambda rows: random_logits(rows, data.labels))
+    reducible = online.cross_entropy(random_logits(np.arange(N), data.labels), data.labels) - irreducible
+    assert set(rows) == set(np.argsort(-reducible)[:4]) and (weights == 1).all()  # 10 b = 40 candidates: everything
+
+
+def test_rs2_draws_a_fresh_subset_every_epoch_and_every_example_alike():
+    b = batches("rs2", subset_size=10, epochs=300, batch_size=5)
+    assert b.num_steps == 600
+    per_epoch = [np.concatenate([b.draw(2 * e)[0], b.draw(2 * e + 1)[0]]) for e in range(300)]
+    assert all(len(set(rows)) == 10 for rows in per_epoch) and set(per_epoch[0]) != set(per_epoch[1])
+    counts = np.bincount(np.concatenate(per_epoch), minlength=N)
+    assert abs(counts - 75).max() < 5 * np.sqrt(75)
+
+
+@pytest.mark.parametrize("scheme", ["grad_norm", "infobatch", "rho", "rs2"])
+def test_a_killed_online_run_continues_to_the_same_bits(scheme, tmp_path, monkeypatch):
+    data = ragged(N)
+    monkeypatch.setattr(online.GradNorm, "smoothing", 0.0)
+    options = {"rs2": {"subset_size": 24}, "rho": {"irreducible_loss": np.zeros(N, dtype=np.float32)}}.get(scheme, {})
+
+    def go(checkpoints=None, hooks=None):
+        model = classifier()
+        settings = TrainingSettings(learning_rate=1e-3, seed=0, save_steps=3)
+        summary = train(
+            model, data, batches(scheme, data, **options), settings, processes=ALONE, precision=FLOAT32,
+            checkpoints=checkpoints, hooks=hooks,
+        )  # fmt: skip
+        return weights_of(model), summary
+
+    expected, summary = go()
+
+    def kill(done):
+        if done == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(Checkpoints(tmp_path), Hooks(on_step=[kill]))
+    again, resumed = go(Checkpoints(tmp_path))
+    assert same(expected, again)
+    assert {k: v for k, v in summary.items() if k != "seconds"} == {k: v for k, v in resumed.items() if k != "seconds"}
