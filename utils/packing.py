@@ -11,8 +11,11 @@ On CUDA the kernel is `torch.nn.attention.varlen` (FlashAttention, fp16 and bf16
 attention dropout (BERT's default is 0.1, ALBERT v2's 0), and float32, go through jagged nested tensors instead. Neither
 reads a value back from the device. On CPU one call per sequence: exact, and the reference in the tests.
 
-Tested: agreement with the padded pass on CPU in float32, and the CUDA code's shapes and absence of device reads on the
-meta device. Neither run nor timed on a GPU.
+Timed on CPU only (2 threads, float32, BERT of 6 layers x 384, 32 sequences of 38 tokens on average and 112 at most):
+forward and backward 360 ms, against 457 ms in length-sorted micro-batches (the best of four token budgets), 990 ms
+padded to the longest and 1.3 s padded to 128; forward alone 123, 147, 377 and 432 ms. The CUDA code has run on the meta
+device, which checks shapes, autograd, compilation and that nothing is read back, but neither results nor speed: it has
+been neither run nor timed on a GPU.
 """
 
 import functools
@@ -20,7 +23,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 ATTENTION = "packed_varlen"
 
@@ -146,6 +148,8 @@ def _attention(
     if dropout or query.dtype == torch.float32:
         out = _attention_jagged(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling)
     else:
+        from torch.nn.attention.varlen import varlen_attn  # here: it loads the compiler, a second that CPU runs save
+
         out = varlen_attn(query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
     return out[None], None
 
