@@ -1,0 +1,27 @@
+"""Selection strategies: one function and one `@strategy` line each, all behind `select`. No torch.
+
+`registry` holds the inputs, the checks and the budget; the other modules hold the strategies, by what they look at.
+"""
+
+from utils.strategies import coverage, from_clusters, from_dynamics, from_nothing, from_text, sampling
+from utils.strategies.inputs import Inputs, load_inputs
+from utils.strategies.registry import STRATEGIES, Picks, Pool, Strategy, get_strategy, quotas, random_ranking, select
+
+__all__ = [
+    "STRATEGIES",
+    "Inputs",
+    "Picks",
+    "Pool",
+    "Strategy",
+    "coverage",
+    "from_clusters",
+    "from_dynamics",
+    "from_nothing",
+    "from_text",
+    "get_strategy",
+    "load_inputs",
+    "quotas",
+    "random_ranking",
+    "sampling",
+    "select",
+]
