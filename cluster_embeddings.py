@@ -43,7 +43,10 @@ def add_args(parser: ArgumentParser) -> None:
     group.add_argument("--whiten", action="store_true", help="give every principal axis the same variance")
     group.add_argument("--random_state", type=non_negative_int, default=0, help="seed of k-means and of all samples")
     group.add_argument(
-        "--num_seeds", type=positive_int, default=3, help="k-means runs per k whose agreement is measured"
+        "--num_seeds",
+        type=positive_int,
+        default=3,
+        help="k-means runs per k: the best is kept, their agreement reported",
     )
 
     group = parser.add_argument_group("output")
@@ -55,6 +58,8 @@ def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_args(parser)
     args = parse_args(parser, argv)
+    folder = Path(args.output_dir)
+    _refuse_finished(folder, args.overwrite_output_dir)
     ks = sorted(set(args.num_clusters))
     if args.keep is not None and args.keep not in ks:
         raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
@@ -69,8 +74,6 @@ def main(argv=None) -> None:
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]
         raise InputError(f"--num_clusters {wrong}: {len(embeddings)} rows can be split into 2 to {len(embeddings)}")
-    folder = _output_folder(args)
-
     facts = None if examples is None else clustering.pair_facts(examples)
     prepared = clustering.prepare(embeddings.array, pca=args.pca, whiten=args.whiten, metric=args.metric)
     if prepared.collapsed:
@@ -83,6 +86,7 @@ def main(argv=None) -> None:
     best = max(quality, key=lambda row: -2 if row["silhouette"] is None else row["silhouette"])
     kept = next(row for row in quality if row["k"] == args.keep) if args.keep else best
 
+    _clear(folder, cluster_report.FIGURES)
     for clusters in partitions:
         clusters.save(folder / ("clusters.npz" if clusters.k == kept["k"] else f"clusters_k{clusters.k}.npz"))
     chosen = next(clusters for clusters in partitions if clusters.k == kept["k"])
@@ -95,7 +99,7 @@ def main(argv=None) -> None:
         "embeddings": f"width {embeddings.about['d']}, pooling {embeddings.about['pooling']}, layer "
         f"{embeddings.about['layer']}, spread {prepared.spread:.3g} of the norm of the mean",
         "preparation": ", ".join(f"{name} {value}" for name, value in prepared.description.items()),
-        "k-means": f"{chosen.about['algorithm']}, random_state {args.random_state}, {args.num_seeds} seeds",
+        "k-means": f"{chosen.about['algorithm']}, best of {args.num_seeds} seeds from {args.random_state} on",
     }
     write_text(folder / "cluster_report.md", cluster_report.markdown(head, lines, quality, rows, examples, figures))
     write_json(
@@ -137,21 +141,21 @@ def _examples(args, embeddings):
     return examples
 
 
-def _output_folder(args) -> Path:
-    """--output_dir, refused where it holds a whole analysis; with --overwrite_output_dir that one is removed."""
-    folder = Path(args.output_dir)
+def _refuse_finished(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file, not a folder")
-    if (folder / FINISHED).exists() and not args.overwrite_output_dir:
+    if (folder / FINISHED).exists() and not overwrite:
         raise InputError(
             f"--output_dir {folder} holds a finished analysis ({FINISHED} exists); give another folder, or "
             "--overwrite_output_dir to replace it"
         )
-    # FINISHED goes first; files of a k that is no longer asked for must not stay beside the new ones.
-    for path in [folder / FINISHED, *folder.glob("clusters*.npz")]:
+
+
+def _clear(folder: Path, names) -> None:
+    """Remove an earlier analysis: what the new flags do not make must not stay beside what they make."""
+    # FINISHED goes first: a crash in between must not leave a folder that looks finished.
+    for path in [folder / FINISHED, *folder.glob("clusters*.npz"), *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

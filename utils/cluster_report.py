@@ -8,8 +8,10 @@ from utils.clustering import Clusters, PairFacts, Prepared, sample_rows
 from utils.runs import atomic_path
 
 MAX_ROWS = 40  # clusters in a table of texts or a bar chart with names; more cannot be read
-MAX_COLOURS = 10  # clusters told apart by colour
+MIN_SIZE = 20  # examples; of smaller clusters the summary quotes no shares
+COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")  # without C7: grey is for the rest
 MAX_TEXT = 160  # characters of a text in a table
+FIGURES = ("projection.png", "cluster_sizes.png", "cluster_labels.png", "quality_over_k.png")
 POINTS = 6_000  # examples drawn in the projection
 
 QUALITY_COLUMNS = {
@@ -29,8 +31,8 @@ QUALITY_COLUMNS = {
 EXPLANATION = """\
 Silhouette: -1 to 1, above 0.25 is clear structure, near 0 a partition of one cloud. Agreement: adjusted Rand index
 between k-means of different seeds, 1 = the same clusters, 0 = chance. Purity: share of examples with the commonest
-label of their cluster. NMI: 0 = independent, 1 = one determines the other. R²: share of the variance of pair length
-(words) or word overlap that the cluster explains, adjusted for k. Overlap: share of the hypothesis's words that occur
+label of their cluster. NMI: 0 = independent, 1 = one determines the other. R²: share of the variance of (log) pair
+length in words, or of word overlap, that the cluster explains, adjusted for k. Overlap: share of the hypothesis's words that occur
 in the premise. "Supports": share of pairs for which the heuristic predicts entailment."""
 
 
@@ -61,24 +63,29 @@ def summary(kept: dict, quality: list[dict], clusters: list[dict], prepared: Pre
         relation = _grade(kept["genre_nmi"], (0.02, 0.2), _RELATION)
         lines.append(f"NMI with the genre is {kept['genre_nmi']:.3f}: clusters {relation} the genre.")
     if "length_r2" in kept:
-        text = f"The cluster explains {kept['length_r2']:.0%} of the variance of pair length"
+        text = f"The cluster explains {kept['length_r2']:.0%} of the variance of (log) pair length"
         if "overlap_r2" in kept:
             text += f" and {kept['overlap_r2']:.0%} of that of word overlap"
         lines.append(text + (": in good part this is a clustering by length." if kept["length_r2"] > 0.3 else "."))
-    if "labels" in clusters[0]:
-        purest = max(
-            (row for row in clusters if row["size"]), key=lambda row: max(row["labels"].values()) / row["size"]
+    tiny = [row for row in clusters if 0 < row["size"] < MIN_SIZE]
+    if tiny:
+        rows = sum(row["size"] for row in tiny)
+        lines.append(
+            f"{len(tiny)} clusters have fewer than {MIN_SIZE} examples ({rows} in all): outliers, look at their texts."
         )
+    large = [row for row in clusters if row["size"] >= MIN_SIZE]
+    if large and "labels" in large[0]:
+        purest = max(large, key=lambda row: max(row["labels"].values()) / row["size"])
         label = max(purest["labels"], key=purest["labels"].get)
         share = purest["labels"][label] / purest["size"]
         lines.append(f"The purest cluster is {purest['cluster']} ({purest['size']} examples, {share:.0%} {label}).")
-    heuristics = [name for name in clusters[0] if name.startswith("supports_")]
-    for name in heuristics:
-        most = max((row for row in clusters if row["size"]), key=lambda row: row[name])
-        overall = sum(row[name] * row["size"] for row in clusters if row["size"]) / sum(row["size"] for row in clusters)
+    for name in [name for name in clusters[0] if large and name.startswith("supports_")]:
+        filled = [row for row in clusters if row["size"]]
+        overall = sum(row[name] * row["size"] for row in filled) / sum(row["size"] for row in filled)
+        most = max(large, key=lambda row: row[name])
         lines.append(
             f"Pairs that support the {name.removeprefix('supports_').replace('_', ' ')} heuristic: {overall:.1%} of "
-            f"all, {most[name]:.1%} of cluster {most['cluster']} ({most['size']} examples)."
+            f"all, at most {most[name]:.1%}, in cluster {most['cluster']} ({most['size']} examples)."
         )
     return lines
 
@@ -177,15 +184,18 @@ def draw(
 
     folder = Path(folder)
     has_labels = facts is not None and facts.classes is not None
-    plots = {"projection.png": (_projection, (kept, prepared, facts, seed)), "cluster_sizes.png": (_sizes, (kept,))}
-    if has_labels:
-        plots["cluster_labels.png"] = (_label_bars, (kept, facts))
-    if len(quality) > 1:
-        plots["quality_over_k.png"] = (_quality, (quality,))
+    inputs = (
+        (_projection, (kept, prepared, facts, seed)),
+        (_sizes, (kept,)),
+        (_label_bars, (kept, facts) if has_labels else None),
+        (_quality, (quality,) if len(quality) > 1 else None),
+    )
     paths = []
-    for name, (plot, inputs) in plots.items():
+    for name, (plot, given) in zip(FIGURES, inputs, strict=True):
+        if given is None:
+            continue
         figure = Figure(layout="constrained", dpi=130)
-        plot(figure, *inputs)
+        plot(figure, *given)
         # No software or date stamp: the same analysis gives the same bytes.
         with atomic_path(folder / name) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -205,7 +215,7 @@ def _projection(figure, clusters: Clusters, prepared: Prepared, facts, seed: int
     # Points in random order, so that no group hides the others.
     order = np.random.default_rng(seed).permutation(len(chosen))
     labels = clusters.labels[chosen]
-    coloured = min(clusters.k, MAX_COLOURS)
+    coloured = min(clusters.k, len(COLOURS))
     names = [f"{j} ({size})" for j, size in enumerate(clusters.sizes[:coloured])]
     groups = np.minimum(labels, coloured)
     title = f"k = {clusters.k}, by cluster (size)"
@@ -219,9 +229,7 @@ def _projection(figure, clusters: Clusters, prepared: Prepared, facts, seed: int
     for axis, (title, groups, names, last_is_rest) in zip(
         np.ravel(figure.subplots(1, len(panels))), panels, strict=True
     ):
-        colours = np.array([f"C{j}" for j in range(len(names))], dtype=object)
-        if last_is_rest:
-            colours[-1] = "#d8d8d8"
+        colours = np.array([*COLOURS[: len(names) - last_is_rest], *["#d8d8d8"] * last_is_rest], dtype=object)
         axis.scatter(*xy[order].T, c=colours[groups[order]].tolist(), s=4, linewidths=0, alpha=0.7)
         for colour, name in zip(colours, names, strict=True):
             axis.scatter([], [], c=colour, s=25, label=name)

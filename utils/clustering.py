@@ -24,6 +24,9 @@ FULL_KMEANS_ROWS = 50_000  # up to here `auto` runs full k-means
 # fewer than the floor; all rows are then assigned. More rows move the centroids less than a change of seed does.
 ROWS_PER_CENTROID = 256
 MIN_FIT_ROWS = 65_536
+# Full Lloyd passes after the mini-batches: with far outliers they bring the inertia from 1.22 times that of full k-means
+# to 1.005, on Gaussian noise from 1.012 to 1.008; ten passes gain nothing more.
+REFINING_PASSES = 5
 SILHOUETTE_ROWS = 5_000  # pairwise distances of these: 100 MB
 
 
@@ -211,8 +214,8 @@ def kmeans(
     fingerprint: str = "",
     about: dict | None = None,
 ) -> Clusters:
-    """k-means++ and Lloyd ("full") or mini-batch k-means (Sculley 2010, "minibatch"), then one exact assignment of
-    all rows in blocks. Clusters are numbered from the largest to the smallest.
+    """k-means++ and Lloyd ("full") or mini-batch k-means (Sculley 2010, "minibatch") refined by a few Lloyd passes
+    over all rows, then one exact assignment in blocks. Clusters are numbered from the largest to the smallest.
 
     "auto" is full up to 50,000 rows. Full holds all prepared rows in memory (4 n d' bytes), mini-batch a seeded sample
     of at most max(65,536, 256 k). The same seed gives the same result. Raises InputError for k < 2 or k > n.
@@ -223,6 +226,9 @@ def kmeans(
     if algorithm == "auto":
         algorithm = "full" if n <= FULL_KMEANS_ROWS else "minibatch"
     centers = _fit(prepared, k, seed, algorithm)
+    if algorithm == "minibatch":
+        for _ in range(REFINING_PASSES):
+            centers = _lloyd_pass(prepared, centers)
     labels, distances = assign(prepared, centers)
     order = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     rank = np.empty(k, dtype=np.int32)
@@ -257,16 +263,33 @@ def _fit(prepared: Prepared, k: int, seed: int, algorithm: str) -> np.ndarray:
 
 
 def assign(prepared: Prepared, centers) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid int32 (n,) and the distance to it float32 (n,), in blocks: argmax of x.c - |c|^2 / 2."""
+    """Nearest centroid int32 (n,) and the distance to it float32 (n,), in blocks."""
     labels = np.empty(len(prepared), dtype=np.int32)
     distances = np.empty(len(prepared), dtype=np.float32)
-    half_norms = (centers**2).sum(axis=1) / 2
     for block, values in prepared.blocks():
-        nearest = (values @ centers.T - half_norms).argmax(axis=1)
-        labels[block] = nearest
+        labels[block] = nearest = _nearest(values, centers)
         # The difference itself, not the expanded square: no cancellation for rows near their centroid.
         distances[block] = np.linalg.norm(values - centers[nearest], axis=1)
     return labels, distances
+
+
+def _nearest(values, centers) -> np.ndarray:
+    """argmin of |x - c|^2 = argmax of x.c - |c|^2 / 2: one matrix product."""
+    return (values @ centers.T - (centers**2).sum(axis=1) / 2).argmax(axis=1)
+
+
+def _lloyd_pass(prepared: Prepared, centers) -> np.ndarray:
+    """The mean of all rows nearest to each centroid, float32 (k, d'); an empty cluster keeps its centroid."""
+    from scipy.sparse import csr_array
+
+    sums, counts = np.zeros(centers.shape), np.zeros(len(centers), dtype=np.int64)
+    for _, values in prepared.blocks():
+        nearest, rows = _nearest(values, centers), np.arange(len(values))
+        members = csr_array((np.ones(len(values), np.float32), (nearest, rows)), shape=(len(centers), len(values)))
+        sums += members @ values
+        counts += np.bincount(nearest, minlength=len(centers))
+    filled = counts[:, None] > 0
+    return np.where(filled, sums / np.maximum(1, counts)[:, None], centers).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------------------------- quality
@@ -354,7 +377,7 @@ class PairFacts:
     """What is known of each example beside its embedding; every array has n rows, None / {} where unknown.
 
     classes: int64 gold labels; genres: int64 numbers into genre_names; lengths: int64 words of all texts together;
-    overlap: float64, share of the hypothesis's words that occur in the premise; supports: heuristic -> bool, whether it
+    overlap: float32, share of the hypothesis's words that occur in the premise; supports: heuristic -> bool, whether it
     predicts entailment for the pair.
     """
 
@@ -377,15 +400,15 @@ def pair_facts(examples) -> PairFacts:
     lengths = np.array([sum(len(text.split()) for text in pair) for pair in zip(*examples.texts, strict=True)])
     overlap, supports = None, {}
     if len(examples.texts) == 2:
-        from utils.overlap import supports_heuristics, word_overlap
+        from utils.overlap import overlap_share, supports_heuristics
 
-        overlap, supports = word_overlap(*examples.texts), supports_heuristics(*examples.texts)
+        overlap, supports = overlap_share(*examples.texts), supports_heuristics(*examples.texts)
     return PairFacts(examples.label_names, classes, genre_names, genres, lengths, overlap, supports)
 
 
 def quality(clusters: Clusters, prepared: Prepared, facts: PairFacts | None, others=(), *, seed: int = 0) -> dict:
     """Numbers for the whole partition: k, inertia, silhouette, sizes, agreement with the partitions `others` of other
-    seeds and, with `facts`, purity, NMI with labels and genres, R^2 of pair length and word overlap."""
+    seeds and, with `facts`, purity, NMI with labels and genres, R^2 of (log) pair length and of word overlap."""
     sizes = clusters.sizes
     found = {
         "k": clusters.k,
@@ -405,7 +428,8 @@ def quality(clusters: Clusters, prepared: Prepared, facts: PairFacts | None, oth
         found["label_nmi"] = normalized_mutual_information(clusters.labels, facts.classes)
     if facts.genres is not None:
         found["genre_nmi"] = normalized_mutual_information(clusters.labels, facts.genres)
-    found["length_r2"] = variance_explained(facts.lengths, clusters.labels, clusters.k)
+    # Of the logarithm: one document of 15,000 words among sentences would be all the variance there is.
+    found["length_r2"] = variance_explained(np.log1p(facts.lengths), clusters.labels, clusters.k)
     if facts.overlap is not None:
         found["overlap_r2"] = variance_explained(facts.overlap, clusters.labels, clusters.k)
     return found
@@ -422,8 +446,8 @@ def analyse(
     fingerprint: str = "",
     about: dict | None = None,
 ) -> tuple[list[Clusters], list[dict]]:
-    """k-means for every k, and its `quality`, in the order of `ks`. Runs `num_seeds` seeds from `seed` on for the
-    agreement; the Clusters returned are those of `seed` itself."""
+    """k-means for every k, and its `quality`, in the order of `ks`. Each k is run with `num_seeds` seeds from `seed` on:
+    the run of lowest inertia is returned, the others measure the agreement."""
     from tqdm import tqdm
 
     partitions, rows = [], []
@@ -436,8 +460,9 @@ def analyse(
                     kmeans(prepared, k, seed=run_seed, algorithm=algorithm, fingerprint=fingerprint, about=about)
                 )
                 progress.update()
-            partitions.append(runs[0])
-            rows.append(quality(runs[0], prepared, facts, [run.labels for run in runs[1:]], seed=seed))
+            best = min(runs, key=lambda run: run.inertia)
+            partitions.append(best)
+            rows.append(quality(best, prepared, facts, [run.labels for run in runs if run is not best], seed=seed))
     return partitions, rows
 
 
