@@ -52,7 +52,7 @@ def summary(kept: dict, quality: list[dict], clusters: list[dict], prepared: Pre
     if (rand := kept["agreement_over_seeds"]) is not None:
         lines.append(f"Over seeds the clusters are {_grade(rand, (0.4, 0.7), _STABILITY)} (adjusted Rand {rand:.2f}).")
     if kept["empty"]:
-        lines.append(f"{kept['empty']} clusters are empty: there are fewer distinct embeddings than k.")
+        lines.append(f"Empty clusters: {kept['empty']}; there are fewer distinct embeddings than k.")
     if "purity" in kept:
         lines.append(
             f"Label purity is {kept['purity']:.3f}, where naming the commonest label everywhere gives "
@@ -71,7 +71,8 @@ def summary(kept: dict, quality: list[dict], clusters: list[dict], prepared: Pre
     if tiny:
         rows = sum(row["size"] for row in tiny)
         lines.append(
-            f"{len(tiny)} clusters have fewer than {MIN_SIZE} examples ({rows} in all): outliers, look at their texts."
+            f"Clusters of fewer than {MIN_SIZE} examples: {len(tiny)}, with {rows} examples in all: outliers, look at "
+            "their texts."
         )
     large = [row for row in clusters if row["size"] >= MIN_SIZE]
     if large and "labels" in large[0]:

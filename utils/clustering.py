@@ -247,8 +247,8 @@ def _fit(prepared: Prepared, k: int, seed: int, algorithm: str) -> np.ndarray:
 
     n = len(prepared)
     if algorithm == "full":
-        rows = np.concatenate([values for _, values in prepared.blocks()])
-        model = KMeans(k, n_init=1, max_iter=100, random_state=seed)
+        rows = prepared.rows(slice(None))
+        model = KMeans(k, n_init=1, max_iter=100, random_state=seed, copy_x=False)  # the rows are ours
     else:
         size = min(n, max(MIN_FIT_ROWS, ROWS_PER_CENTROID * k))
         chosen = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
