@@ -3,7 +3,8 @@
 `registry` holds the inputs, the checks and the budget; the other modules hold the strategies, by what they look at.
 """
 
-from utils.strategies import coverage, from_clusters, from_dynamics, from_nothing, from_text, sampling
+# The order of --list.
+from utils.strategies import from_nothing, from_clusters, from_dynamics, coverage, from_text, sampling  # noqa: F401  # isort: skip
 from utils.strategies.inputs import Inputs, load_inputs
 from utils.strategies.registry import STRATEGIES, Picks, Pool, Strategy, get_strategy, quotas, random_ranking, select
 
@@ -13,15 +14,9 @@ __all__ = [
     "Picks",
     "Pool",
     "Strategy",
-    "coverage",
-    "from_clusters",
-    "from_dynamics",
-    "from_nothing",
-    "from_text",
     "get_strategy",
     "load_inputs",
     "quotas",
     "random_ranking",
-    "sampling",
     "select",
 ]

@@ -54,11 +54,11 @@ class Inputs:
 
 
 def load_inputs(
-    examples: Examples, *, embedding_path=None, cluster_path=None, dynamics_path=None, logits_path=None
+    examples: Examples, *, embedding_path=None, cluster_path=None, dynamics_path=None, logits_path=None, **facts
 ) -> Inputs:
     """Read whichever files are given. Raises InputError unless each was made from exactly these examples (and the
-    clusters from exactly these embeddings)."""
-    known, facts = {}, {}
+    clusters from exactly these embeddings). `facts` go into the provenance."""
+    known = {}
     embeddings = None
     if embedding_path:
         embeddings = load_embeddings(embedding_path)

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Time and memory of every selection strategy on random data of MNLI's size.
+
+  python benchmarks/selection.py                                  # 392,702 x 768, k = 512, a 10 % budget
+  python benchmarks/selection.py --n 20000 --strategies kcenter d2
+
+Writes a random float32 matrix (1.2 GB at full size), clusters, training dynamics and logits into --work_dir (kept and
+reused), runs each strategy in a process of its own, and records seconds and peak memory in --output. Reading the
+embeddings from disk counts towards the seconds of the first strategy that needs them; memory-mapped pages count towards
+peak_rss but not towards peak_anonymous, which is what a strategy itself allocates.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.runs import read_json, versions, write_json
+
+WORDS = 300  # vocabulary of the random texts
+SNAPSHOTS = 6
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=392_702, help="examples")
+    parser.add_argument("--d", type=int, default=768, help="embedding width")
+    parser.add_argument("--k", type=int, default=512, help="clusters")
+    parser.add_argument("--data_pct", type=float, default=0.1, help="budget, a fraction")
+    parser.add_argument("--strategies", nargs="*", help="default: all")
+    parser.add_argument("--work_dir", type=Path, default=Path(tempfile.gettempdir()) / "selection_benchmark")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.child:
+        print(json.dumps(measure(args)))
+        return
+    from utils.selection import budget
+    from utils.strategies import STRATEGIES
+
+    make_data(args)
+    record = {
+        "machine": machine(),
+        "n": args.n, "d": args.d, "k": args.k, "m": budget(args.n, data_pct=args.data_pct), "strategies": {},
+    }  # fmt: skip
+    for name in args.strategies or STRATEGIES:
+        command = [sys.executable, __file__, "--child", name, "--work_dir", str(args.work_dir)]
+        for flag in ("n", "d", "k", "data_pct"):
+            command += [f"--{flag}", str(getattr(args, flag))]
+        child = subprocess.run(command, capture_output=True, text=True)
+        if child.returncode:
+            record["strategies"][name] = {"failed": child.stderr.strip().splitlines()[-1:]}
+        else:
+            record["strategies"][name] = json.loads(child.stdout)
+        print(f"{name:<18}", record["strategies"][name], flush=True)
+        write_json(args.output, record)
+
+
+def machine() -> dict:
+    cpu = "unknown"
+    if Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0].partition(":")[2].strip() if models else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "threads": os.environ.get("OMP_NUM_THREADS", str(cores)),
+        "system": platform.platform(),
+        "versions": versions(),
+    }
+
+
+def make_data(args) -> None:
+    """Gaussian rows around k centres, so that clusters exist; written once."""
+    import numpy as np
+
+    from utils.clustering import Clusters
+    from utils.dynamics import Dynamics
+
+    sizes = {"n": args.n, "d": args.d, "k": args.k}
+    done = args.work_dir / "sizes.json"
+    if done.exists() and read_json(done) == sizes:
+        return
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((args.k, args.d), dtype=np.float32)
+    own = rng.integers(args.k, size=args.n)
+    distances = np.empty(args.n, dtype=np.float32)
+    matrix = np.lib.format.open_memmap(
+        args.work_dir / "embeddings.npy", mode="w+", dtype=np.float32, shape=(args.n, args.d)
+    )
+    for start in range(0, args.n, 16_384):
+        rows = slice(start, start + 16_384)
+        noise = rng.standard_normal((len(own[rows]), args.d), dtype=np.float32)
+        matrix[rows] = centers[own[rows]] + noise
+        distances[rows] = np.linalg.norm(noise, axis=1)
+    matrix.flush()
+    labels = rng.integers(3, size=args.n)
+    names = ("contradiction", "entailment", "neutral")
+    Clusters(own, centers, distances, "benchmark", args.n).save(args.work_dir / "clusters.npz")
+    logits = rng.standard_normal((SNAPSHOTS, args.n, 3), dtype=np.float32).astype(np.float16)
+    Dynamics(logits, labels, names, np.arange(SNAPSHOTS) + 1.0, "eval", "benchmark").save(
+        args.work_dir / "dynamics.npz"
+    )
+    write_json(done, sizes)
+
+
+def load_inputs(args, chosen):
+    import numpy as np
+
+    from utils.clustering import Clusters
+    from utils.dynamics import Dynamics
+    from utils.strategies import Inputs
+
+    dynamics = Dynamics.load(args.work_dir / "dynamics.npz")
+    texts = ()
+    if "pairs" in chosen.needs:
+        drawn = np.random.default_rng(1).integers(WORDS, size=(args.n, 28))
+        texts = tuple([" ".join(map(str, row)) for row in side.tolist()] for side in (drawn[:, :18], drawn[:, 18:]))
+    return Inputs(
+        args.n, "benchmark", dynamics.labels, None, texts, dynamics.class_names,
+        np.load(args.work_dir / "embeddings.npy", mmap_mode="r"), "pooler",
+        Clusters.load(args.work_dir / "clusters.npz"), dynamics, dynamics.logits[-1].astype(np.float32),
+    )  # fmt: skip
+
+
+def measure(args) -> dict:
+    """One strategy in this process: seconds of `select` alone, peak memory in GB."""
+    import threading
+
+    from utils.selection import budget
+    from utils.strategies import get_strategy, select
+
+    inputs = load_inputs(args, get_strategy(args.child))
+    m = budget(args.n, data_pct=args.data_pct)
+    before, peak, done = anonymous_gb(), [0.0], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], anonymous_gb())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    began = time.perf_counter()
+    selection = select(args.child, inputs, m, 0)
+    seconds = time.perf_counter() - began
+    done.set()
+    watcher.join()
+    assert len(selection) == m
+    return {
+        "seconds": round(seconds, 2),
+        "peak_anonymous": round(max(peak[0] - before, 0), 3),
+        "peak_rss": peak_rss_gb(),
+    }
+
+
+def anonymous_gb() -> float:
+    """Memory of this process that is no mapped file (Linux; 0 elsewhere)."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e6
+
+
+def peak_rss_gb() -> float:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e9 if sys.platform == "darwin" else 1e6), 3)
+
+
+if __name__ == "__main__":
+    main()
