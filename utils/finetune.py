@@ -122,9 +122,10 @@ def _run(args, folder: Path, script, choose, make_batches, processes) -> dict:
     data = {name: _encode(context, split) for name, split in examples.items()}
     if not classifier.named:
         _settle_names(context, examples, data)
-    directory.begin(
-        data={name: {"source": e.source, "n": len(e), "fingerprint": e.fingerprint} for name, e in examples.items()}
-    )
+    facts = {"data": {name: {"n": len(e), "fingerprint": e.fingerprint} for name, e in examples.items()}}
+    if selection:
+        facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
+    directory.begin(**facts)
 
     results = {"task": task.name, "script": script, "eval": {}}
     if args.do_train:

@@ -262,8 +262,8 @@ def _number(text, kind):
 # ------------------------------------------------------------------------------------------------------- run directory
 # Arguments that do not change what a run computes: an interrupted run may be continued with other values.
 FREE_ARGUMENTS = frozenset(
-    "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir logging_steps save_steps save_total_limit "
-    "report_to dry_run selection preprocessing_num_workers tokens_per_micro_batch hans_dir".split()
+    "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir selection logging_steps save_steps "
+    "save_total_limit report_to dry_run tokens_per_micro_batch".split()
 )
 
 
@@ -312,13 +312,23 @@ class RunDirectory:
             )
 
     def begin(self, **facts) -> None:
-        """Create the folder and write `run.json`; with `overwrite`, remove what an earlier run of ours left there."""
+        """Create the folder and write `run.json` with `facts` (what data, what selection); a continued run must have
+        the same ones. With `overwrite`, remove what an earlier run of ours left there."""
+        facts = json.loads(json.dumps(facts, default=_plain))
+        if self.resuming:
+            before = read_json(self.path / RUN_FILE)
+            for name, value in facts.items():
+                if before.get(name) != value:
+                    raise InputError(
+                        f"--output_dir {self.path} holds an unfinished run on other {name} ({before.get(name)}, now "
+                        f"{value}); give another folder, or --overwrite_output_dir to replace it"
+                    )
         if not self.main_process:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         if self.overwrite:
             # results.json goes first: a crash in between must not leave a folder that looks finished.
-            for name in (RESULTS_FILE, RUN_FILE, "log.jsonl", "dynamics.npz", "selection.npz"):
+            for name in (RESULTS_FILE, RUN_FILE, "log.jsonl", "eval_log.json", "dynamics.npz", "selection.npz"):
                 (self.path / name).unlink(missing_ok=True)
             for name in ("checkpoints", "dynamics"):
                 shutil.rmtree(self.path / name, ignore_errors=True)

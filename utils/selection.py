@@ -3,6 +3,7 @@
 Owns the file, its checks and the importance-weight formulas; how rows are chosen is `utils/strategies.py`'s business.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,11 @@ class Selection:
     def effective_sample_size(self) -> float:
         """(sum w)^2 / sum w^2 (Kish): how many equally weighted examples carry the same variance."""
         return effective_sample_size(self.weights)
+
+    @property
+    def digest(self) -> str:
+        """A hash of rows and weights: the same for two selections that train alike."""
+        return hashlib.sha256(self.indices.tobytes() + self.weights.tobytes()).hexdigest()[:32]
 
     def save(self, path) -> None:
         arrays = {"indices": self.indices, "weights": self.weights}
