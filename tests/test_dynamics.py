@@ -1,0 +1,150 @@
+"""Training-dynamics measures against naive loops, GraNd against autograd, the recorder and its file."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from utils.dynamics import Dynamics, DynamicsRecorder, error_norm, grad_norm, plot_data_map
+from utils.runs import InputError
+
+NAMES = ("contradiction", "entailment", "neutral")
+
+
+def make_dynamics(snapshots=5, n=40, seed=0, unseen=True) -> Dynamics:
+    rng = np.random.default_rng(seed)
+    logits = (3 * rng.normal(size=(snapshots, n, 3))).astype(np.float16)
+    if unseen:
+        logits[1, 3] = np.nan  # seen in the other snapshots
+        logits[:, 5] = np.nan  # never seen
+    return Dynamics(logits, rng.integers(3, size=n), NAMES, np.arange(snapshots) + 1.0, "eval", "f" * 32)
+
+
+def naive(dynamics: Dynamics, i: int) -> dict:
+    """Every measure of example i, from its definition."""
+    gold, p_gold, right, margins, errors, losses = int(dynamics.labels[i]), [], [], [], [], []
+    for z in dynamics.logits[:, i].astype(np.float64):
+        if np.isnan(z).any():
+            continue
+        p = np.exp(z) / np.exp(z).sum()
+        y = np.eye(3)[gold]
+        p_gold.append(p[gold])
+        right.append(int(np.argmax(z)) == gold)
+        margins.append(z[gold] - max(z[j] for j in range(3) if j != gold))
+        errors.append(np.sqrt(((p - y) ** 2).sum()))
+        losses.append(-np.log(p[gold]))
+    forgotten = sum(a and not b for a, b in itertools.pairwise(right))
+    return {
+        "confidence": np.mean(p_gold),
+        "variability": np.std(p_gold),
+        "correctness": np.mean(right),
+        "aum": np.mean(margins),
+        "el2n": np.mean(errors),
+        "loss": np.mean(losses),
+        "forgetting_counts": forgotten if any(right) else dynamics.num_snapshots,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["confidence", "variability", "correctness", "aum", "el2n", "loss", "forgetting_counts"]
+)
+def test_measures_equal_their_definitions(name):
+    dynamics = make_dynamics()
+    values = getattr(dynamics, name)()
+    assert values.dtype == np.float32 and np.isnan(values[5])
+    for i in range(dynamics.n_total):
+        if i != 5:
+            assert values[i] == pytest.approx(naive(dynamics, i)[name], abs=2e-5)
+
+
+def test_never_learnt_counts_above_every_forgotten_example():
+    z = np.zeros((6, 2, 3), dtype=np.float16)
+    z[:, 0, 1] = 1  # always wrong
+    z[::2, 1, 0] = 1  # right, wrong, right, wrong, right, wrong: as often forgotten as can be
+    z[1::2, 1, 1] = 1
+    dynamics = Dynamics(z, np.array([0, 0]), NAMES, np.arange(6), "train", "f")
+    assert dynamics.forgetting_counts().tolist() == [6, 3]
+    assert dynamics.never_learnt().tolist() == [True, False]
+
+
+def test_grand_is_autograds_gradient_norm_of_the_classifier_layer():
+    import torch
+
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(12, 7)).astype(np.float32)
+    labels = rng.integers(3, size=12)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(7, 3)
+    logits = layer(torch.from_numpy(features))
+    true = []
+    for i in range(12):
+        layer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(logits[i : i + 1], torch.tensor([labels[i]]))
+        loss.backward(retain_graph=True)
+        true.append(float(torch.cat([layer.weight.grad.ravel(), layer.bias.grad]).norm()))
+    ours = grad_norm(logits.detach().numpy(), labels, features)
+    np.testing.assert_allclose(ours, true, rtol=1e-5)
+
+
+def test_error_norm_does_not_overflow_and_stays_in_range():
+    z = np.array([[1e4, -1e4, 0.0], [0.0, 1e4, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(error_norm(z, np.array([0, 0])), [0, np.sqrt(2)], atol=1e-6)
+
+
+def test_save_then_load_is_identity(tmp_path):
+    dynamics = make_dynamics()
+    dynamics.save(tmp_path / "dynamics.npz")
+    again = Dynamics.load(tmp_path / "dynamics.npz")
+    np.testing.assert_array_equal(again.logits, dynamics.logits)
+    np.testing.assert_array_equal(again.labels, dynamics.labels)
+    assert (again.class_names, again.mode, again.fingerprint) == (NAMES, "eval", "f" * 32)
+    assert again.epochs.tolist() == dynamics.epochs.tolist() and again.n_total == 40
+
+
+def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    for path in (tmp_path / "other.npz", tmp_path / "missing.npz"):
+        with pytest.raises(InputError, match=str(path.name)):
+            Dynamics.load(path)
+
+
+def test_recorder_resumes_the_same_shape_and_starts_afresh_on_another(tmp_path):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 6, 3)).astype(np.float16)
+    recorder = DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2)
+    recorder.record(0, np.array([4, 1]), logits[0, [4, 1]])
+    recorder = DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2)  # the run was killed and started again
+    recorder.record(1, np.arange(6), logits[1])
+    about = {"labels": np.zeros(6, dtype=np.int64), "class_names": NAMES, "mode": "train", "fingerprint": "f"}
+    recorder.finish(tmp_path / "dynamics.npz", epochs=[1, 2], **about)
+    found = Dynamics.load(tmp_path / "dynamics.npz").logits
+    np.testing.assert_array_equal(found[1], logits[1])
+    np.testing.assert_array_equal(found[0, [4, 1]], logits[0, [4, 1]])
+    assert np.isnan(found[0, [0, 2, 3, 5]]).all()
+    assert not (tmp_path / "dynamics").exists()
+
+    DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2).record(0, np.arange(6), logits[0])
+    DynamicsRecorder(tmp_path / "dynamics", 7, 3, 2).finish(
+        tmp_path / "fresh.npz", epochs=[1, 2], **{**about, "labels": np.zeros(7, dtype=np.int64)}
+    )
+    assert np.isnan(Dynamics.load(tmp_path / "fresh.npz").logits).all()
+
+
+def test_recorder_keeps_huge_logits_finite(tmp_path):
+    recorder = DynamicsRecorder(tmp_path / "dynamics", 1, 3, 1)
+    recorder.record(0, np.array([0]), np.array([[1e6, -1e6, 0.0]], dtype=np.float32))
+    recorder.finish(
+        tmp_path / "d.npz", labels=np.array([0]), epochs=[1], class_names=NAMES, mode="train", fingerprint="f"
+    )
+    assert Dynamics.load(tmp_path / "d.npz").correctness().tolist() == [1.0]
+
+
+def test_regression_has_no_measures():
+    dynamics = Dynamics(np.zeros((2, 3, 1), dtype=np.float16), np.zeros(3, dtype=np.float32), (), [1, 2], "eval", "f")
+    with pytest.raises(InputError, match="regression"):
+        dynamics.confidence()
+
+
+def test_the_data_map_is_drawn(tmp_path):
+    plot_data_map(make_dynamics(n=300), tmp_path / "map.png", max_points=100)
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")

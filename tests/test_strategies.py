@@ -1,0 +1,644 @@
+"""Selection strategies: what holds for all of them, and each against a naive reference."""
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.clustering import Clusters
+from utils.dynamics import Dynamics
+from utils.overlap import overlap_share, supports_heuristics
+from utils.runs import InputError
+from utils.selection import Selection, budget
+from utils.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, random_ranking, select
+from utils.strategies import from_dynamics as dynamics_strategies
+from utils.strategies.coverage import (
+    farthest_first,
+    herd,
+    lazy_greedy,
+    message_passing,
+    near_duplicates,
+    neighbor_graph,
+    similarity,
+    unit,
+)
+from utils.strategies.from_text import shallow_gold_probability
+from utils.strategies.sampling import inclusion_probabilities, mixture, systematic
+
+NAMES = ("contradiction", "entailment", "neutral")
+WEIGHTED = [name for name, strategy in STRATEGIES.items() if strategy.weighted]
+DETERMINISTIC = [name for name in STRATEGIES if name not in WEIGHTED]
+EVERY_ONE = (
+    "random stratified diverse centroids clusters proportional prototypes_easy prototypes_hard moderate kcenter herding "
+    "facility_location lightweight semdedup ambiguous easy hard forgetting forgettable el2n grand aum entropy margin "
+    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight importance poisson"
+).split()
+
+
+def make_inputs(n=300, d=6, k=7, seed=0) -> Inputs:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, size=n, p=[0.5, 0.3, 0.2])
+    embeddings = (rng.normal(size=(n, d)) + 4).astype(np.float32)
+    centers = embeddings[:k]
+    squared = ((embeddings[:, None] - centers) ** 2).sum(2)
+    clusters = Clusters(squared.argmin(1), centers, np.sqrt(squared.min(1)), "f", n)
+    logits = rng.normal(size=(5, n, 3)).astype(np.float16)
+    dynamics = Dynamics(logits, labels, NAMES, np.arange(5), "train", "f")
+    vocabulary = [f"w{i}" for i in range(10)]
+    premises = [" ".join(rng.choice(vocabulary, 6)) for _ in range(n)]
+    hypotheses = [" ".join(rng.choice(vocabulary, 2)) for _ in range(n)]
+    genres = rng.choice(["fiction", "travel"], size=n).tolist()
+    return Inputs(
+        n, "f", labels, genres, (premises, hypotheses), NAMES, embeddings, "pooler", clusters, dynamics,
+        logits[-1].astype(np.float32),
+    )  # fmt: skip
+
+
+INPUTS = make_inputs()
+
+
+def pool_of(n, m, seed=0, start=()) -> Pool:
+    start = np.asarray(start, dtype=np.int64)
+    return Pool(np.setdiff1d(np.arange(n), start), m, seed, np.random.default_rng(seed), start)
+
+
+# ---------------------------------------------------------------------------------------------------------- all of them
+def test_every_strategy_is_there():
+    assert sorted(STRATEGIES) == sorted(EVERY_ONE)
+    assert all(strategy.description and strategy.source for strategy in STRATEGIES.values())
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+@pytest.mark.parametrize("name", EVERY_ONE)
+def test_budgets_are_exact_and_a_second_run_is_identical(name, class_balanced):
+    for data_pct in (0.031, 0.1, 0.777, 1.0):
+        m = budget(INPUTS.n, data_pct=data_pct)
+        np.random.seed(m)  # the global generator has no say
+        first = select(name, INPUTS, m, 3, class_balanced=class_balanced)
+        np.random.seed(0)
+        second = select(name, INPUTS, m, 3, class_balanced=class_balanced)
+        assert len(first) == m == round(data_pct * INPUTS.n)
+        np.testing.assert_array_equal(first.indices, second.indices)
+        np.testing.assert_array_equal(first.weights, second.weights)
+        if name not in ("importance", "lightweight"):  # these draw with replacement
+            assert len(np.unique(first.indices)) == m
+        if class_balanced:
+            counts = np.bincount(INPUTS.labels, minlength=3)
+            assert np.bincount(INPUTS.labels[first.indices], minlength=3).tolist() == quotas(counts, m).tolist()
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+@pytest.mark.parametrize("name", [name for name in EVERY_ONE if name != "poisson"])
+def test_smaller_budgets_are_inside_larger_ones(name, class_balanced):
+    subsets = [select(name, INPUTS, m, 1, class_balanced=class_balanced).indices.tolist() for m in (15, 30, 60, 150)]
+    for small, large in itertools.pairwise(subsets):
+        assert set(small) <= set(large)
+        if not class_balanced and name != "stratified":
+            assert large[: len(small)] == small
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_picks_without_a_probability_claim_no_weight(name):
+    selection = select(name, INPUTS, 30, 0)
+    assert (selection.weights == 1).all() and selection.effective_sample_size == 30
+
+
+def flat_inputs(n=400) -> Inputs:
+    """Every example like every other: whatever is chosen is a tie."""
+    ones = np.ones((n, 4), dtype=np.float32)
+    logits = np.zeros((3, n, 3), dtype=np.float16)
+    labels = np.zeros(n, dtype=np.int64)
+    return Inputs(
+        n, "f", labels, None, (["a b"] * n, ["c"] * n), NAMES, ones, "pooler",
+        Clusters(labels, np.ones((1, 4)), np.zeros(n), "f", n), Dynamics(logits, labels, NAMES, range(3), "eval", "f"),
+        logits[0].astype(np.float32),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY_ONE)
+def test_ties_follow_the_seed_not_the_row_order(name):
+    inputs = flat_inputs()
+    chosen = [np.sort(select(name, inputs, 100, seed).indices) for seed in (0, 1)]
+    assert not np.array_equal(*chosen)
+    for rows in chosen:
+        assert 150 < rows.mean() < 250  # uniform rows have mean 199.5 and standard error about 10
+
+
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [
+        ("ambiguous", lambda i: i.dynamics.variability()),
+        ("easy", lambda i: i.dynamics.confidence()),
+        ("hard", lambda i: -i.dynamics.confidence()),
+        ("forgetting", lambda i: i.dynamics.forgetting_counts()),
+        ("el2n", lambda i: i.dynamics.el2n()),
+        ("aum", lambda i: -i.dynamics.aum()),
+        ("prototypes_easy", lambda i: -i.clusters.distances),
+        ("prototypes_hard", lambda i: i.clusters.distances),
+        ("least_confidence", lambda i: -np.max(np.exp(i.logits) / np.exp(i.logits).sum(1, keepdims=True), axis=1)),
+    ],
+)
+def test_the_highest_scores_are_kept_first(name, score):
+    for balanced in (False, True):
+        selection = select(name, INPUTS, 300 if not balanced else 90, 0, class_balanced=balanced)
+        expected = score(INPUTS)
+        np.testing.assert_allclose(selection.scores, expected, rtol=1e-5)
+        for label in range(3) if balanced else (None,):
+            rows = selection.indices if label is None else selection.indices[INPUTS.labels[selection.indices] == label]
+            assert (np.diff(expected[rows]) <= 1e-6).all()
+
+
+def test_uncertainty_directions_on_plain_logits():
+    logits = np.array([[9, 0, 0], [1, 0.9, -9], [0.1, 0.2, 0.1], [4, 0, 0]], dtype=np.float32)
+    inputs = Inputs(4, "f", np.zeros(4, dtype=np.int64), class_names=NAMES, logits=logits)
+    assert select("entropy", inputs, 4, 0).indices.tolist() == [2, 1, 3, 0]
+    assert select("margin", inputs, 4, 0).indices.tolist() == [2, 1, 3, 0]
+    assert select("least_confidence", inputs, 4, 0).indices.tolist() == [2, 1, 3, 0]
+    assert select("el2n", inputs, 4, 0).indices.tolist() == [2, 1, 3, 0]
+
+
+def test_drop_hardest_puts_the_top_last():
+    plain = select("el2n", INPUTS, 300, 0).indices
+    dropped = select("el2n", INPUTS, 300, 0, drop_hardest=0.1).indices
+    assert dropped.tolist() == [*plain[30:], *plain[:30][::-1]]
+
+
+def test_examples_without_dynamics_come_last():
+    logits = INPUTS.dynamics.logits.copy()
+    logits[:, :50] = np.nan
+    inputs = dataclasses.replace(INPUTS, dynamics=dataclasses.replace(INPUTS.dynamics, logits=logits))
+    for name in ("ambiguous", "easy", "hard", "forgetting", "aum", "forgettable", "el2n"):
+        assert set(select(name, inputs, 300, 0).indices[250:]) == set(range(50))
+    for name in ("ccs", "cluster_ccs", "d2", "importance", "poisson"):
+        assert np.isfinite(select(name, inputs, 60, 0).weights).all()
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_a_start_set_comes_first_and_counts(name):
+    start = select("random", INPUTS, 20, 5)
+    selection = select(name, INPUTS, 50, 0, start_from=start)
+    assert len(selection) == 50 and len(np.unique(selection.indices)) == 50
+    assert selection.indices[:20].tolist() == start.indices.tolist()
+
+
+def test_start_sets_that_cannot_be_used():
+    start = select("random", INPUTS, 20, 5)
+    with pytest.raises(InputError, match="start_from"):
+        select("random", INPUTS, 10, 0, start_from=start)
+    with pytest.raises(InputError, match="weights"):
+        select("importance", INPUTS, 40, 0, start_from=start)
+    with pytest.raises(InputError, match="other data"):
+        select("random", INPUTS, 40, 0, start_from=dataclasses.replace(start, fingerprint="g"))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY_ONE if name != "random"])
+def test_a_missing_input_names_its_flag_and_script(name):
+    with pytest.raises(InputError, match=r"--\w+"):
+        select(name, Inputs(300, "f"), 30, 0)
+
+
+def test_one_snapshot_is_not_enough_where_two_are_needed():
+    one = dataclasses.replace(INPUTS.dynamics, logits=INPUTS.dynamics.logits[:1], epochs=np.array([1.0]))
+    inputs = dataclasses.replace(INPUTS, dynamics=one)
+    for name in ("ambiguous", "forgetting", "forgettable"):
+        with pytest.raises(InputError, match="two snapshots"):
+            select(name, inputs, 30, 0)
+    select("easy", inputs, 30, 0)
+
+
+def test_bad_parameters_are_refused():
+    for name, params in (
+        ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}), ("semdedup", {"eps": 2}),
+        ("el2n", {"drop_hardest": 5}), ("d2", {"score": "nonsense"}), ("nonsense", {}), ("d2", {"neighbors": 0}),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            select(name, INPUTS, 30, 0, **params)
+    for m in (301, -1):
+        with pytest.raises(InputError, match="budget"):
+            select("random", INPUTS, m, 0)
+
+
+def test_sizes_of_their_own():
+    forgotten = INPUTS.dynamics.forgetting_counts() > 0
+    assert set(select("forgettable", INPUTS, None, 0).indices) == set(np.flatnonzero(forgotten))
+    centroids = select("centroids", INPUTS, None, 0).indices
+    nearest = {np.where(INPUTS.clusters.labels == c, INPUTS.clusters.distances, 9e9).argmin() for c in range(7)}
+    assert set(centroids) == nearest
+    assert len(select("bias_reweight", INPUTS, None, 0)) == INPUTS.n
+    with pytest.raises(InputError, match="no size of its own"):
+        select("random", INPUTS, None, 0)
+
+
+def test_random_does_not_depend_on_what_else_is_known():
+    bare = Inputs(INPUTS.n, "f")
+    assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()
+    assert select("random", bare, 40, 7).indices.tolist() == random_ranking(INPUTS.n, 7)[:40].tolist()
+
+
+def test_no_torch_behind_the_strategies():
+    check = "import sys, utils.strategies; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=Path(__file__).resolve().parents[1]).returncode == 0
+
+
+# ---------------------------------------------------------------------------------------------------- quotas and strata
+def test_quotas_are_the_largest_remainder():
+    assert quotas([50, 30, 20], 7).tolist() == [4, 2, 1]  # 3.5, 2.1, 1.4
+    assert quotas([5, 5, 5], 4).sum() == 4
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        counts = rng.integers(1, 30, size=rng.integers(1, 9))
+        m = int(rng.integers(0, counts.sum() + 1))
+        got, exact = quotas(counts, m), m * counts / counts.sum()
+        assert got.sum() == m and (np.abs(got - exact) < 1).all() and (got <= counts).all()
+
+
+def test_stratified_keeps_labels_and_genres():
+    selection = select("stratified", INPUTS, 100, 0)
+    genres = np.asarray(INPUTS.genres)
+    for label in range(3):
+        for genre in ("fiction", "travel"):
+            cell = (INPUTS.labels == label) & (genres == genre)
+            assert abs(cell[selection.indices].sum() - cell.sum() / 3) < 1
+
+
+# --------------------------------------------------------------------------------------------------------- from clusters
+def test_diverse_is_a_round_robin_nearest_first():
+    selection = select("diverse", INPUTS, 300, 0)
+    assert selection.ordered
+    labels, distances = INPUTS.clusters.labels, INPUTS.clusters.distances
+    for cluster in range(7):
+        own = selection.indices[labels[selection.indices] == cluster]
+        assert (np.diff(distances[own]) >= 0).all()
+    for m in (7, 14):
+        counts = np.bincount(labels[selection.indices[:m]], minlength=7)
+        assert (counts == m / 7).all()
+
+
+def test_clusters_come_whole():
+    selection = select("clusters", INPUTS, 150, 0)
+    seen = INPUTS.clusters.labels[selection.indices]
+    changes = np.flatnonzero(np.diff(seen)) + 1
+    assert len(changes) + 1 == len(np.unique(seen))
+    for cluster in seen[changes - 1]:
+        assert (seen == cluster).sum() == INPUTS.clusters.sizes[cluster]
+
+
+def test_proportional_shares():
+    selection = select("proportional", INPUTS, 100, 0)
+    counts = np.bincount(INPUTS.clusters.labels[selection.indices], minlength=7)
+    assert (np.abs(counts - INPUTS.clusters.sizes / 3) <= 1).all()
+
+
+def test_moderate_is_nearest_the_median_distance():
+    scores = np.empty(INPUTS.n)
+    for label in range(3):
+        own = INPUTS.labels == label
+        distances = np.linalg.norm(INPUTS.embeddings[own] - INPUTS.embeddings[own].mean(0), axis=1)
+        scores[own] = np.abs(distances - np.median(distances))
+    np.testing.assert_allclose(select("moderate", INPUTS, 30, 0).scores, -scores, atol=1e-5)
+    assert set(select("moderate", INPUTS, 30, 0).indices) == set(np.argsort(scores)[:30])
+
+
+# -------------------------------------------------------------------------------------------------------------- coverage
+def test_kcenter_is_farthest_first():
+    order = select("kcenter", INPUTS, 60, 0).indices
+    e = INPUTS.embeddings.astype(np.float64)
+    for t in range(1, 60):
+        nearest = np.linalg.norm(e[:, None] - e[order[:t]], axis=2).min(1)
+        assert order[t] == nearest.argmax()
+
+
+def test_kcenter_from_a_start_set():
+    start = select("random", INPUTS, 5, 9)
+    order = select("kcenter", INPUTS, 20, 0, start_from=start).indices
+    e = INPUTS.embeddings.astype(np.float64)
+    for t in range(5, 20):
+        nearest = np.linalg.norm(e[:, None] - e[order[:t]], axis=2).min(1)
+        assert order[t] == nearest.argmax()
+
+
+def test_kcenter_with_slack_stays_within_it():
+    rng = np.random.default_rng(0)
+    e = (rng.normal(size=(40, 8))[rng.integers(40, size=2000)] + 0.3 * rng.normal(size=(2000, 8))).astype(np.float32)
+    order = farthest_first(e, pool_of(2000, 200), slack=0.1)
+    assert len(np.unique(order)) == 200
+    nearest = np.linalg.norm(e - e[order[0]], axis=1)
+    for row in order[1:]:
+        assert nearest[row] >= 0.9 * nearest.max() - 1e-3
+        nearest = np.minimum(nearest, np.linalg.norm(e - e[row], axis=1))
+    exact = farthest_first(e, pool_of(2000, 200), slack=0.0)
+    radius = np.linalg.norm(e[:, None] - e[exact], axis=2).min(1).max()
+    assert nearest.max() <= 1.15 * radius
+
+
+def test_herding_is_the_greedy_mean():
+    order = select("herding", INPUTS, 40, 0).indices
+    e = INPUTS.embeddings.astype(np.float64)
+    mean, chosen = e.mean(0), []
+    for t in range(40):
+        gaps = [
+            np.inf if i in chosen else np.linalg.norm(mean - (e[chosen].sum(0) + e[i]) / (t + 1)) for i in range(300)
+        ]
+        assert gaps[order[t]] <= min(gaps) + 1e-6
+        chosen.append(int(order[t]))
+
+
+def test_herding_in_blocks_loses_little():
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(2000, 16)).astype(np.float32)
+    inputs = Inputs(2000, "f", embeddings=e)
+    gap = {
+        block: np.linalg.norm(e[select("herding", inputs, 200, 0, block_rows=block).indices].mean(0) - e.mean(0))
+        for block in (2000, 250)
+    }
+    by_chance = np.mean([np.linalg.norm(e[random_ranking(2000, s)[:200]].mean(0) - e.mean(0)) for s in range(20)])
+    assert gap[2000] < 0.1 * by_chance and gap[250] < 0.1 * by_chance
+
+
+def facility_objective(e, chosen) -> float:
+    own = unit(e - e.mean(0))
+    return float(similarity(own, own[chosen]).max(1).sum())
+
+
+def test_facility_location_gains_are_greedy():
+    e = INPUTS.embeddings
+    order = select("facility_location", INPUTS, 25, 0).indices
+    gains, so_far = [], 0.0
+    for t in range(25):
+        values = [facility_objective(e, np.r_[order[:t], j]) for j in range(300)]
+        assert values[order[t]] >= max(values) - 1e-3
+        gains.append(values[order[t]] - so_far)
+        so_far = values[order[t]]
+    assert (np.diff(gains) <= 1e-3).all()
+
+
+def test_lazy_greedy_equals_plain_greedy():
+    rng = np.random.default_rng(3)
+    own = unit(rng.normal(size=(80, 5)).astype(np.float32))
+    similarities, covered, plain = similarity(own, own), np.zeros(80, dtype=np.float32), []
+    now = covered
+    for _ in range(80):
+        gains = np.maximum(similarities - now, 0).sum(1, dtype=np.float64)
+        gains[plain] = -1
+        plain.append(int(gains.argmax()))
+        now = np.maximum(now, similarities[plain[-1]])
+    lazy = lazy_greedy(similarities, covered, 80)
+    assert lazy[:40] == plain[:40] and sorted(lazy) == list(range(80))
+
+
+def test_facility_location_in_blocks_loses_little():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 8))
+    own = rng.integers(20, size=1500)
+    e = (centers[own] + 0.5 * rng.normal(size=(1500, 8))).astype(np.float32)
+    clusters = Clusters(own, centers, np.linalg.norm(e - centers[own], axis=1), "f", 1500)
+    inputs = Inputs(1500, "f", embeddings=e, clusters=clusters)
+    value = {
+        block: facility_objective(e, select("facility_location", inputs, 75, 0, block_rows=block).indices)
+        for block in (1500, 200)
+    }
+    by_chance = facility_objective(e, random_ranking(1500, 0)[:75])
+    assert value[200] - by_chance > 0.8 * (value[1500] - by_chance) > 0
+
+
+def test_semdedup_against_a_naive_walk():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(60, 6))
+    e = np.repeat(base, 5, axis=0) + 0.02 * rng.normal(size=(300, 6)) * rng.integers(0, 3, size=(300, 1))
+    inputs = dataclasses.replace(INPUTS, embeddings=e.astype(np.float32))
+    own = unit(e - e.mean(0))
+    kept = []
+    for i in np.argsort(-INPUTS.clusters.distances, kind="stable"):
+        alike = [
+            j for j in kept
+            if INPUTS.labels[i] == INPUTS.labels[j] and INPUTS.clusters.labels[i] == INPUTS.clusters.labels[j]
+        ]  # fmt: skip
+        if not any(own[i] @ own[j] > 0.95 for j in alike):
+            kept.append(i)
+    selection = select("semdedup", inputs, None, 0)
+    assert set(selection.indices) == set(kept) and 60 < len(kept) < 290
+    order = select("semdedup", inputs, 300, 0).indices
+    assert set(order[: len(kept)]) == set(kept)
+
+
+def test_near_duplicates_across_blocks(monkeypatch):
+    import utils.strategies.coverage as coverage
+
+    rng = np.random.default_rng(1)
+    e = np.repeat(rng.normal(size=(30, 5)), 4, axis=0).astype(np.float32) + 0.05 * rng.normal(size=(120, 5)).astype(
+        "f4"
+    )
+    rows, mean = rng.permutation(120), e.mean(0)
+    whole = near_duplicates(e, rows, mean, 0.98)
+    monkeypatch.setattr(coverage, "BLOCK_ROWS", 16)
+    np.testing.assert_array_equal(near_duplicates(e, rows, mean, 0.98), whole)
+    assert 20 < whole.sum() < 115
+
+
+def test_d2_on_a_small_graph():
+    inputs = make_inputs(n=50)
+    order = select("d2", inputs, 30, 0, neighbors=4, gamma=0.7).indices
+    own = unit(inputs.embeddings.astype(np.float64) - inputs.embeddings.mean(0))
+    squared = ((own[:, None] - own) ** 2).sum(2)
+    np.fill_diagonal(squared, np.inf)
+    near = np.zeros((50, 50), dtype=bool)
+    for i in range(50):
+        near[i, np.argsort(squared[i])[:4]] = True
+    weights = np.where(near | near.T, np.exp(-0.7 * squared), 0)
+    scores = inputs.dynamics.el2n().astype(np.float64)
+    scores = (scores - scores.min()) / (scores.max() - scores.min())
+    x = scores + weights @ scores
+    for t in range(30):
+        assert order[t] == x.argmax()
+        x = x - weights[x.argmax()] * x.max()
+        x[order[: t + 1]] = -np.inf
+
+
+def test_d2_dampens_the_neighbours_of_a_pick():
+    points = unit(np.array([[1, 0], [1, 0.01], [-1, 0], [-1, 0.01]], dtype=np.float32))
+    graph = neighbor_graph(points, 1, 1.0)
+    assert message_passing(graph, np.array([1.0, 0.9, 0.5, 0.4]), 2).tolist() == [0, 2]
+
+
+def test_herd_goes_on_from_a_start():
+    centred = np.array([[1.0, 0], [-1, 0], [0, 0.1]], dtype=np.float32)
+    assert herd(centred, 1, np.array([2.0, 0])) == [1]
+
+
+# -------------------------------------------------------------------------------------------------------------------- CCS
+def naive_ccs_counts(scores, m, beta, bins):
+    """Zheng et al., by the letter: bin sizes, then smallest first an equal part of what is left."""
+    kept = np.sort(scores)[: len(scores) - round(beta * len(scores))]
+    sizes, _ = np.histogram(kept, bins=bins)
+    take = np.zeros(bins, dtype=int)
+    left, full = m, [b for b in np.argsort(sizes, kind="stable") if sizes[b]]
+    for position, b in enumerate(full):
+        take[b] = min(sizes[b], left // (len(full) - position))
+        left -= take[b]
+    return kept, take
+
+
+@pytest.mark.parametrize("m", [20, 57, 100, 240, 270])
+def test_ccs_fills_bins_like_the_paper(m):
+    scores = INPUTS.dynamics.el2n()
+    kept, take = naive_ccs_counts(scores, m, 0.1, dynamics_strategies.CCS_BINS)
+    chosen = select("ccs", INPUTS, m, 0).indices
+    edges = np.histogram_bin_edges(kept, bins=dynamics_strategies.CCS_BINS)
+    assert scores[chosen].max() <= kept.max()
+    # Two bins of one size may change places: compare how much the bins of each size hold.
+    sizes, got = np.histogram(kept, edges)[0], np.histogram(scores[chosen], edges)[0]
+    for size in np.unique(sizes):
+        assert sorted(got[sizes == size]) == sorted(take[sizes == size])
+
+
+def test_ccs_takes_the_easiest_of_the_dropped_when_the_budget_is_larger():
+    scores = INPUTS.dynamics.el2n()
+    chosen = select("ccs", INPUTS, 285, 0, ccs_beta=0.2).indices
+    assert set(chosen) == set(np.argsort(scores)[:285])
+
+
+def test_cluster_ccs_ends():
+    kept = np.argsort(INPUTS.dynamics.el2n())[:270]
+    sizes = np.bincount(INPUTS.clusters.labels[kept], minlength=7)
+    by_size = select("cluster_ccs", INPUTS, 90, 0, size_power=1.0).indices
+    assert (np.abs(np.bincount(INPUTS.clusters.labels[by_size], minlength=7) - sizes / 3) <= 1).all()
+    chosen = select("cluster_ccs", INPUTS, 35, 0, size_power=0.0).indices
+    assert np.bincount(INPUTS.clusters.labels[chosen], minlength=7).min() >= 3  # shares by mean score: nearly equal
+
+
+# ------------------------------------------------------------------------------------------------------------------- text
+def test_heuristics_on_known_pairs():
+    pairs = [
+        ("The judges heard the actors.", "The actors heard the judges.", (True, False, False)),
+        ("The lawyers by the actor ran.", "The actor ran.", (True, True, False)),
+        ("If the artist slept, the actor ran.", "The artist slept.", (True, True, True)),
+        ("The artist slept.", "The actor ran.", (False, False, False)),
+        ("It is the cat's mat.", "THE CAT'S MAT!", (True, True, False)),
+        ("Anything.", "", (False, False, False)),
+    ]
+    found = supports_heuristics([p for p, _, _ in pairs], [h for _, h, _ in pairs])
+    names = ("lexical_overlap", "subsequence", "constituent")
+    assert [tuple(bool(found[name][i]) for name in names) for i in range(6)] == [expected for *_, expected in pairs]
+    assert overlap_share(["a b c", "a"], ["a x", ""]).tolist() == [0.5, 0.0]
+
+
+def test_counter_heuristic_brings_all_counter_examples_first():
+    predicted = supports_heuristics(*INPUTS.texts)["lexical_overlap"]
+    counter = set(np.flatnonzero(predicted & (INPUTS.labels != 1)))
+    order = select("counter_heuristic", INPUTS, 300, 0).indices
+    assert set(order[: len(counter)]) == counter and 20 < len(counter) < 200
+
+
+def test_bias_reweight_weighs_against_the_shortcut():
+    rng = np.random.default_rng(0)
+    n = 600
+    entailed = rng.random(n) < 0.5
+    follows = rng.random(n) < 0.9  # the overlap tells the label nine times in ten
+    overlapping = entailed == follows
+    hypotheses = ["one two" if o else "five six" for o in overlapping]
+    inputs = Inputs(n, "f", entailed.astype(np.int64), None, (["one two three"] * n, hypotheses), NAMES)
+    selection = select("bias_reweight", inputs, None, 0)
+    weights = np.empty(n)
+    weights[selection.indices] = selection.weights
+    assert weights.mean() == pytest.approx(1, abs=1e-4)
+    assert weights[~follows].mean() > 4 * weights[follows].mean()
+    assert "another distribution" in selection.provenance["target"]
+
+
+def test_bias_model_never_sees_the_example_it_scores():
+    """With features that say nothing, a model that saw an odd label would lean to it; a cross-fitted one cannot."""
+    labels = np.zeros(40, dtype=np.int64)
+    labels[7] = 1
+    inputs = Inputs(40, "f", labels, None, (["a b"] * 40, ["c"] * 40), NAMES)
+    assert shallow_gold_probability(inputs, 0)[7] == 0.0
+
+
+# ---------------------------------------------------------------------------------------------------------- importance
+class Scripted:
+    """A generator that returns what the enumeration says."""
+
+    def __init__(self, order, start):
+        self.order, self.start = np.asarray(order), start
+
+    def permutation(self, n):
+        return self.order
+
+    def random(self):
+        return self.start
+
+
+def test_importance_is_unbiased_by_enumeration():
+    losses = np.array([0.3, 2.0, 1.1, 0.0])
+    p = mixture(np.array([1.0, 5.0, 0.0, 2.0]), 0.2)
+    draws = itertools.product(range(4), repeat=2)
+    expected = sum(p[i] * p[j] * (losses[i] / (4 * p[i]) + losses[j] / (4 * p[j])) / 2 for i, j in draws)
+    assert expected == pytest.approx(losses.mean(), rel=1e-12)
+
+
+def test_poisson_is_unbiased_by_enumeration():
+    """Every order and every interval of starts between which the sample does not change: exact inclusion."""
+    pi = inclusion_probabilities(mixture(np.array([1.0, 9.0, 0.0, 2.0, 3.0]), 0.2), 2)
+    assert pi.sum() == pytest.approx(2) and pi.max() <= 1
+    losses = np.array([0.3, 2.0, 1.1, 0.0, 0.7])
+    inclusion, estimate = np.zeros(5), 0.0
+    orders = list(itertools.permutations(range(5)))
+    for order in orders:
+        edges = np.cumsum(pi[list(order)])
+        cuts = np.unique(np.r_[0, (1 - edges % 1) % 1, 1])
+        for low, high in itertools.pairwise(cuts):
+            if high - low < 1e-12:
+                continue
+            chosen = systematic(pi, Scripted(order, (low + high) / 2))
+            assert len(chosen) == 2 == len(set(chosen.tolist()))
+            inclusion[chosen] += (high - low) / len(orders)
+            estimate += (high - low) / len(orders) * (2 / 5 / pi[chosen] * losses[chosen]).mean()
+    np.testing.assert_allclose(inclusion, pi, atol=1e-9)
+    assert estimate == pytest.approx(losses.mean(), abs=1e-9)
+
+
+def test_certain_examples_are_always_in():
+    pi = inclusion_probabilities(np.array([0.9, 0.05, 0.03, 0.02]), 3)
+    assert pi[0] == 1 and pi.sum() == pytest.approx(3) and (pi <= 1 + 1e-12).all()
+    assert inclusion_probabilities(np.full(4, 0.25), 4).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+@pytest.mark.parametrize("name", ["importance", "poisson", "lightweight"])
+def test_weighted_means_are_unbiased_by_simulation(name, class_balanced):
+    inputs = make_inputs(n=60)
+    losses = np.random.default_rng(9).gamma(1.0, size=60) + inputs.dynamics.el2n()
+    estimates = []
+    for seed in range(600):
+        selection = select(name, inputs, 20, seed, class_balanced=class_balanced)
+        estimates.append(float((selection.weights * losses[selection.indices]).mean()))
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - losses.mean()) < 3 * error
+    assert error > 0
+
+
+def test_importance_prefers_high_scores_and_follows_the_formula():
+    selection = select("importance", INPUTS, 3000 // 10, 0, mix=0.1)
+    p = mixture(INPUTS.dynamics.el2n().astype(np.float64), 0.1)
+    np.testing.assert_allclose(selection.weights, 1 / (300 * p[selection.indices]), rtol=1e-5)
+    assert INPUTS.dynamics.el2n()[selection.indices].mean() > INPUTS.dynamics.el2n().mean()
+
+
+def test_lightweight_probabilities():
+    selection = select("lightweight", INPUTS, 100, 0)
+    squared = ((INPUTS.embeddings - INPUTS.embeddings.mean(0)) ** 2).sum(1)
+    q = 1 / 600 + squared / (2 * squared.sum())
+    np.testing.assert_allclose(selection.weights, 1 / (300 * q[selection.indices]), rtol=1e-4)
+
+
+def test_selections_survive_the_file(tmp_path):
+    for name in ("diverse", "poisson"):
+        selection = select(name, INPUTS, 30, 0)
+        selection.save(tmp_path / "selection.npz")
+        again = Selection.load(tmp_path / "selection.npz")
+        np.testing.assert_array_equal(again.indices, selection.indices)
+        assert again.provenance["method"] == name and again.ordered == selection.ordered
+    assert get_strategy("ccs").parameters == {"ccs_beta": 0.1, "score": "el2n"}
