@@ -249,12 +249,13 @@ def plot_data_map(dynamics: Dynamics, path, *, max_points: int = 25_000) -> None
         vmin=0, vmax=1,
     )  # fmt: skip
     figure.colorbar(points, label="correctness (share of snapshots)").solids.set_alpha(1)
-    axes.set(xlim=(0, 0.52), ylim=(0, 1), xlabel="variability", ylabel="confidence")
+    axes.set(xlim=(0, 0.6), ylim=(0, 1), xlabel="variability", ylabel="confidence")
     axes.set_title(
         f"Data map: {len(shown):,} of {len(seen):,} examples, {dynamics.num_snapshots} snapshots, {dynamics.mode} mode"
     )
-    for x, y, name in ((0.02, 0.96, "easy-to-learn"), (0.02, 0.03, "hard-to-learn"), (0.42, 0.5, "ambiguous")):
-        axes.text(x, y, name, fontsize=11, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"})
+    # Outside the half circle in which every point must lie: variability^2 <= confidence (1 - confidence).
+    for x, y, name in ((0.27, 0.95, "easy-to-learn"), (0.27, 0.03, "hard-to-learn"), (0.505, 0.49, "ambiguous")):
+        axes.text(x, y, name, fontsize=11)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)

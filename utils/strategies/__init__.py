@@ -6,9 +6,20 @@
 # The order of --list.
 from utils.strategies import from_nothing, from_clusters, from_dynamics, coverage, from_text, sampling  # noqa: F401  # isort: skip
 from utils.strategies.inputs import Inputs, load_inputs
-from utils.strategies.registry import STRATEGIES, Picks, Pool, Strategy, get_strategy, quotas, random_ranking, select
+from utils.strategies.registry import (
+    NEEDS,
+    STRATEGIES,
+    Picks,
+    Pool,
+    Strategy,
+    get_strategy,
+    quotas,
+    random_ranking,
+    select,
+)
 
 __all__ = [
+    "NEEDS",
     "STRATEGIES",
     "Inputs",
     "Picks",

@@ -10,7 +10,7 @@ from utils.clustering import Clusters
 from utils.dynamics import Dynamics
 from utils.embeddings import load_embeddings
 from utils.glue import Examples
-from utils.runs import InputError
+from utils.runs import InputError, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +71,18 @@ def load_inputs(
         if embeddings is not None and embeddings.about["pooling"] != "pooler":
             clusters.check(embeddings, cluster_path)
         known["clusters"] = clusters
-        facts["clusters"] = {"path": str(cluster_path), "k": clusters.k, **clusters.about}
+        facts["clusters"] = {"path": str(cluster_path), "sha256": file_sha256(cluster_path), "k": clusters.k}
     if dynamics_path:
         dynamics = known["dynamics"] = _load_dynamics(examples, dynamics_path)
-        facts["dynamics"] = {"path": str(dynamics_path), "snapshots": dynamics.num_snapshots, "mode": dynamics.mode}
+        facts["dynamics"] = {
+            "path": str(dynamics_path),
+            "sha256": file_sha256(dynamics_path),
+            "snapshots": dynamics.num_snapshots,
+            "mode": dynamics.mode,
+        }
     if logits_path:
         known["logits"] = _load_logits(examples, logits_path)
-        facts["logits"] = {"path": str(logits_path)}
+        facts["logits"] = {"path": str(logits_path), "sha256": file_sha256(logits_path)}
     return Inputs.of(examples, facts=facts, **known)
 
 

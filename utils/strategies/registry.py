@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 STRATEGIES: dict[str, "Strategy"] = {}
 
 BLAS_FLOPS = 4e10  # what a prediction of seconds counts on: float32 matrix products on two ordinary cores
+WORTH_A_WORD = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Picks:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a costly strategy will take: floating-point operations of matrix products, bytes held beside the inputs."""
+    """What a costly strategy will take: operations, in those of matrix products, and bytes held beside the inputs."""
 
     flops: float
     bytes: float
@@ -71,7 +72,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of choosing. `needs` are keys of NEEDS; `cost(n, d, m)` predicts, where it is worth a word."""
+    """One way of choosing. `needs` are keys of NEEDS; `cost(n, d, k, m)` predicts, where it is worth a word."""
 
     name: str
     function: Callable[..., Picks]
@@ -79,7 +80,7 @@ class Strategy:
     description: str
     source: str
     weighted: bool = False
-    cost: Callable[[int, int, int], Cost] | None = None
+    cost: Callable[[int, int, int, int], Cost] | None = None
 
     @property
     def parameters(self) -> dict:
@@ -224,8 +225,8 @@ def select(
         if pool.m == 0:
             continue
         found = chosen.function(inputs, pool, **params)
-        if size is None and found.natural is None:
-            raise InputError(f"--strategy {name} has no size of its own: give --data_pct or --num_examples")
+        if size is None and not found.natural:
+            raise InputError(f"--strategy {name} has no size of its own here: give --data_pct or --num_examples")
         picks.append((found, found.natural if size is None else pool.m, len(rows)))
     return _assemble(name, inputs, start, picks, seed, class_balanced, params)
 
@@ -249,11 +250,14 @@ def _by_class(inputs: Inputs, rows) -> list[np.ndarray]:
 def _announce(chosen: Strategy, inputs: Inputs, m: int | None) -> None:
     if chosen.cost is None:
         return
-    cost = chosen.cost(inputs.n, inputs.embeddings.shape[1], inputs.n if m is None else m)
-    logger.info(
-        "%s (%s): about %.2g GB beside the embeddings and %.2g minutes",
-        chosen.name, cost.variant, cost.bytes / 1e9, cost.flops / BLAS_FLOPS / 60,
-    )  # fmt: skip
+    k = 1 if inputs.clusters is None else inputs.clusters.k
+    cost = chosen.cost(inputs.n, inputs.embeddings.shape[1], k, inputs.n if m is None else m)
+    seconds = cost.flops / BLAS_FLOPS
+    if seconds >= WORTH_A_WORD:
+        logger.info(
+            "%s (%s): about %.1f GB beside the embeddings and %.1f minutes on two cores",
+            chosen.name, cost.variant, cost.bytes / 1e9, seconds / 60,
+        )  # fmt: skip
 
 
 def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selection:
