@@ -59,9 +59,18 @@ def test_chance_settles_nothing():
         labels.detect_order(rng.integers(0, 3, 500), rng.integers(0, 3, 500), MNLI, where="dev")
 
 
-def test_the_warning_comes_only_where_another_naming_scores_far_better():
+def test_warnings_come_only_where_something_looks_wrong():
     gold = np.random.default_rng(0).integers(0, 3, 300)
-    assert labels.naming_warning(gold, gold, MNLI) is None
-    swapped = np.array([1, 0, 2])[gold]
-    assert "contradiction -> entailment" in labels.naming_warning(swapped, gold, MNLI)
-    assert labels.naming_warning(np.zeros(300, dtype=int), gold, MNLI) is None
+    assert labels.evaluation_warnings(gold, gold, MNLI) == []
+    (warning,) = labels.evaluation_warnings(np.array([1, 0, 2])[gold], gold, MNLI)
+    assert "contradiction -> entailment" in warning
+    (warning,) = labels.evaluation_warnings(np.zeros(300, dtype=int), gold, MNLI)
+    assert "every example was called contradiction" in warning
+
+
+def test_nli_labels_from_names_or_number():
+    assert labels.nli_labels(("ENTAILMENT", "neutral", "contradict"), 3) == MNLI
+    assert labels.nli_labels(("not_entailment", "entailment"), 2) == ("entailment", "not_entailment")
+    assert labels.nli_labels(None, 3) == MNLI and len(labels.nli_labels(None, 2)) == 2
+    with pytest.raises(InputError, match="positive"):
+        labels.nli_labels(("negative", "positive"), 2)

@@ -17,11 +17,11 @@ import torch
 from utils import arguments, distributed
 from utils.batching import UniformBatches
 from utils.checkpoint import Checkpoints
-from utils.dynamics import DynamicsRecorder
+from utils.dynamics import Dynamics, DynamicsRecorder, plot_data_map
 from utils.encoding import Encoded, encode
 from utils.glue import Examples, load_split
 from utils.inference import infer, predict
-from utils.labels import detect_order, naming_warning, unresolved_message
+from utils.labels import detect_order, evaluation_warnings, unresolved_message
 from utils.metrics import compute_metrics
 from utils.modeling import Classifier, load_classifier, save_classifier
 from utils.runs import InputError, RunDirectory, read_json, scratch_directory, setup_logging, write_json, write_text
@@ -99,6 +99,8 @@ def _run(args, folder: Path, script, choose, make_batches, processes) -> dict:
         overwrite=args.overwrite_output_dir,
         main_process=processes.main,
     )
+    if args.record_dynamics and task.regression:
+        raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
     started = time.perf_counter()
     # Everything that can be wrong with the input is looked at before a model is loaded or a file written.
     names = (["train"] if args.do_train else []) + (list(task.dev) if args.do_eval else [])
@@ -278,7 +280,9 @@ def _train(context: Context, examples, data, selection: Selection, make_batches:
     hooks = Hooks()
     if args.eval_steps and args.do_eval:
         hooks.on_step.append(lambda done: _evaluate_now(context, examples, data, done, batches.num_steps))
-    dynamics = _Dynamics(context, data["train"], selection, batches) if args.record_dynamics else None
+    # dynamics.npz is there already where a run was killed after its last step.
+    recording = args.record_dynamics and not (context.folder / "dynamics.npz").exists()
+    dynamics = _Dynamics(context, data["train"], selection, batches) if recording else None
     if dynamics:
         dynamics.attach(hooks)
     with _trackers(args, context.folder, processes.main) as on_log:
@@ -379,6 +383,8 @@ class _Dynamics:
                 mode="eval" if self.context.args.dynamics_eval_mode else "train",
                 fingerprint=examples.fingerprint,
             )
+            if len(self.steps) > 1:
+                plot_data_map(Dynamics.load(self.context.folder / "dynamics.npz"), self.context.folder / "data_map.png")
 
 
 @contextlib.contextmanager
@@ -425,11 +431,9 @@ def _evaluate(context: Context, examples: Examples, data: Encoded, *, write: boo
     loss = per_example_loss(torch.from_numpy(logits), torch.from_numpy(np.ascontiguousarray(gold)))
     metrics["eval_loss"] = float(loss.double().mean())
     metrics["n"] = len(rows)
-    if not task.regression:
-        warning = naming_warning(predictions, gold, task.labels)
-        if warning:
-            logger.warning("%s: %s", examples.split, warning)
-            metrics["warning"] = warning
+    warnings = [] if task.regression else evaluation_warnings(predictions, gold, task.labels)
+    for warning in warnings:
+        logger.warning("%s: %s", examples.split, warning)
     if write and context.processes.main:
         short = task.dev[examples.split].short
         write_text(context.folder / f"eval_results_{short}.txt", "".join(f"{k} = {v}\n" for k, v in metrics.items()))

@@ -14,6 +14,7 @@ from utils.runs import InputError
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = "entailment", "neutral", "contradiction"
 NOT_ENTAILMENT = "not_entailment"
+NLI_LABELS = (CONTRADICTION, ENTAILMENT, NEUTRAL)
 
 _SYNONYMS = {
     "entail": ENTAILMENT, "entailed": ENTAILMENT, "entails": ENTAILMENT, "e": ENTAILMENT,
@@ -46,6 +47,18 @@ def stated_names(id2label: dict | None) -> tuple[str, ...] | None:
     if all(name.upper() == f"LABEL_{i}" or name == str(i) for i, name in enumerate(names)):
         return None
     return names
+
+
+def nli_labels(names: tuple[str, ...] | None, num_labels: int) -> tuple[str, ...]:
+    """The labels of an NLI checkpoint, three-way or two-way, from its stated names or else its number of outputs.
+    Raises InputError for other classes."""
+    for labels in (NLI_LABELS, (ENTAILMENT, NOT_ENTAILMENT)):
+        if sorted(map(canonical, names)) == sorted(labels) if names else num_labels == len(labels):
+            return labels
+    found = ", ".join(names) if names else f"{num_labels} unnamed outputs"
+    raise InputError(
+        f"the checkpoint has {found}; HANS needs entailment, neutral and contradiction, or entailment and not_entailment"
+    )
 
 
 def parse_order(text: str, labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,17 +130,20 @@ def unresolved_message(labels: tuple[str, ...]) -> str:
     )
 
 
-def naming_warning(outputs: np.ndarray, gold: np.ndarray, labels: tuple[str, ...]) -> str | None:
-    """A warning where another naming of the outputs scores far better than the stated one. `outputs` (n,) are already
-    in label numbers, so the stated naming is the identity."""
+def evaluation_warnings(outputs: np.ndarray, gold: np.ndarray, labels: tuple[str, ...]) -> list[str]:
+    """What in a labelled evaluation points to a mistake rather than to a model: another naming that scores far better,
+    one answer for everything. `outputs` (n,) are already in label numbers, so the stated naming is the identity."""
+    found = []
+    if len(gold) > 1 and (outputs == outputs[0]).all() and not (gold == gold[0]).all():
+        found.append(f"every example was called {labels[outputs[0]]}: the model is untrained or collapsed to one class")
     scored = score_orders(outputs, gold, labels)
     stated = dict(scored)[tuple(labels)]
     best, accuracy = scored[0]
-    if best == tuple(labels) or accuracy - stated < max(0.1, 4 * math.sqrt(0.5 / len(gold))):
-        return None
-    swapped = ", ".join(f"{a} -> {b}" for a, b in zip(labels, best, strict=True) if a != b)
-    return (
-        f"THE CLASS NAMES LOOK WRONG: as named, accuracy is {100 * stated:.1f} %; with other names for the same outputs "
-        f"({swapped}) it would be {100 * accuracy:.1f} %. The checkpoint's id2label, --label_order or the labels of the "
-        "data are probably in another order"
-    )
+    if best != tuple(labels) and accuracy - stated >= max(0.1, 4 * math.sqrt(0.5 / len(gold))):
+        swapped = ", ".join(f"{a} -> {b}" for a, b in zip(labels, best, strict=True) if a != b)
+        found.append(
+            f"THE CLASS NAMES LOOK WRONG: as named, accuracy is {100 * stated:.1f} %; with other names for the same "
+            f"outputs ({swapped}) it would be {100 * accuracy:.1f} %. The checkpoint's id2label, --label_order or the "
+            "labels of the data are probably in another order"
+        )
+    return found

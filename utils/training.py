@@ -85,10 +85,10 @@ def choose_precision(device: torch.device, *, fp16: bool = False, bf16: bool = F
         raise InputError("--fp16 and --bf16 exclude each other; give one")
     asked = "fp16" if fp16 else "bf16" if bf16 else "float32"
     if asked != "float32" and device.type != "cuda":
-        logger.warning("--%s needs a CUDA GPU and this run is on %s: training in float32", asked, device.type)
+        logger.warning("--%s needs a CUDA GPU and this run is on %s: going on in float32", asked, device.type)
         asked = "float32"
     elif asked == "bf16" and not torch.cuda.is_bf16_supported():
-        logger.warning("--bf16 is not supported by this GPU: training in float32; --fp16 would be faster")
+        logger.warning("--bf16 is not supported by this GPU: going on in float32; --fp16 would be faster")
         asked = "float32"
     return Precision(asked, device.type)
 

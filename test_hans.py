@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Evaluate an NLI checkpoint on HANS: did it learn inference, or the shortcut?
+
+  python test_hans.py --model_name_or_path $OUT/saved_models --do_eval --data_dir $DATA/hans --max_seq_length 128 \\
+    --output_dir $OUT/hans --fp16 --task_name HANS --per_gpu_eval_batch_size 4096
+
+Pairs are encoded exactly as training encoded MNLI, classes are found by name (id2label, or --label_order), the argmax
+over the model's classes is taken first, and whatever is not entailment then counts as non-entailment. Writes
+hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval_results_hans.txt and hans.png.
+--diagnose also evaluates the checkpoint with the usual mistakes, so that a strange table can be traced to one.
+"""
+
+from pathlib import Path
+
+from utils.arguments import add_eval_batch_args, add_model_args
+from utils.runs import ArgumentParser, InputError, parse_args, positive_int, run_script
+
+RESULTS = "hans_results.json"
+
+
+def add_args(parser) -> None:
+    group = parser.add_argument_group("HANS")
+    group.add_argument(
+        "--data_dir",
+        help="folder or file of the evaluation set: heuristics_evaluation_set.txt or .jsonl, plain, .xz or .gz (default: jhu-cogsci/hans from the hub)",
+    )
+    group.add_argument("--task_name", default="HANS", help="HANS, in any letter case")
+    group.add_argument("--do_eval", action="store_true", help="accepted for compatibility: there is nothing else to do")
+    group.add_argument(
+        "--max_seq_length", "--max_seq_len", type=positive_int, default=128, help="tokens per pair, as in training"
+    )
+    group.add_argument(
+        "--collapse",
+        choices=("argmax", "sum"),
+        default="argmax",
+        help="argmax: the best of the model's classes, then merged, as the authors do; sum: p(entailment) against the sum of the others",
+    )
+    group.add_argument(
+        "--calibration_data_dir", metavar="DIR", help="MNLI folder whose dev_matched.tsv settles --label_order auto"
+    )
+    group.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="one table: right, without segment ids, with the class orders of the hub and of old RoBERTa heads",
+    )
+    group.add_argument("--output_dir", required=True, help="where the predictions, results and the figure go")
+    group.add_argument("--overwrite_output_dir", action="store_true", help="replace the HANS results there")
+    group.add_argument("--overwrite_cache", action="store_true", help="tokenise again although the cache has it")
+    add_eval_batch_args(group)
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    add_model_args(parser)
+    add_args(parser)
+    args = parse_args(parser, argv)
+    if args.task_name.lower() != "hans":
+        parser.error(f"--task_name {args.task_name}: this script evaluates HANS; run_glue.py evaluates GLUE tasks")
+    if not args.model_name_or_path:
+        parser.error("give --model_name_or_path: a checkpoint fine-tuned on NLI")
+    if args.label_order == "auto" and not args.calibration_data_dir:
+        parser.error("--label_order auto needs labelled NLI data: --calibration_data_dir <an MNLI folder>")
+    out = Path(args.output_dir)
+    if (out / RESULTS).exists() and not args.overwrite_output_dir:
+        raise InputError(
+            f"--output_dir {out} holds finished HANS results; give another folder, or --overwrite_output_dir"
+        )
+
+    from hans import report
+    from hans.data import load_hans
+    from hans.evaluation import Evaluation, format_diagnosis, load_nli_classifier
+    from utils import distributed
+    from utils.runs import setup_logging, write_json, write_text
+    from utils.training import choose_precision
+
+    processes = distributed.start(use_cpu=args.use_cpu)
+    setup_logging(main_process=processes.main)
+    data = load_hans(args.data_dir, cache_dir=args.cache_dir)
+    classifier = load_nli_classifier(args)
+    precision = choose_precision(processes.device, fp16=args.fp16, bf16=args.bf16)
+    evaluation = Evaluation(args, classifier, processes, precision)
+    settled = evaluation.settle_names()
+    logits = evaluation.logits(data)
+    predictions = evaluation.two_way(logits)
+    results = report.score(data, predictions)
+    warnings = report.warnings(results)
+    diagnosis = evaluation.diagnose(data, logits) if args.diagnose else None
+    distributed.stop()
+    if not processes.main:
+        return
+    results |= {
+        "collapse": args.collapse,
+        "model": args.model_name_or_path,
+        "class_names": list(evaluation.output_names()),
+        "label_order": settled,
+        "data": {"source": data.source, "n": len(data), "fingerprint": data.fingerprint},
+        "warnings": warnings,
+        "diagnosis": diagnosis,
+    }
+    lines = [f"{pair_id},{label}" for pair_id, label in zip(data.pair_ids, predictions, strict=True)]
+    write_text(out / "hans_predictions.txt", "\n".join(["pairID,gold_label", *lines]) + "\n")
+    flat = {key: results[key] for key in ("mean_non_entailed", "mean_entailed", "accuracy", "n")}
+    flat |= {f"{h}_{label}": value for h, cell in results["by_heuristic"].items() for label, value in cell.items()}
+    write_text(out / "eval_results_hans.txt", "".join(f"{key} = {value}\n" for key, value in flat.items()))
+    report.plot(results, out / "hans.png", title=f"HANS: {args.model_name_or_path}")
+    write_json(out / RESULTS, results)
+    print(report.format_report(results))
+    if diagnosis:
+        print("\n" + format_diagnosis(diagnosis))
+    for warning in warnings:
+        print(f"\nWARNING: {warning}")
+    print(f"\neverything is in {out}")
+
+
+if __name__ == "__main__":
+    run_script(main)
