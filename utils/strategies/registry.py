@@ -106,7 +106,7 @@ def strategy(name: str, *, needs: tuple[str, ...] = (), source: str, weighted: b
 NEEDS = {
     "labels": (lambda i: i.classes is not None, "gold labels: a --data_dir and --split with labels of classes"),
     "pairs": (lambda i: len(i.texts) == 2, "a premise and a hypothesis: a --task_name of sentence pairs"),
-    "entailment": (lambda i: "entailment" in i.class_names, "a class called entailment: --task_name mnli, rte or qnli"),
+    "entailment": (lambda i: "entailment" in i.class_names, "a class called entailment: --task_name mnli, rte or wnli"),
     "embeddings": (lambda i: i.embeddings is not None, "embeddings: --embedding_path FILE, made by get_embeddings.py"),
     "pooler": (
         lambda i: i.embeddings is not None and i.pooling == "pooler",
