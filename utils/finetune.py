@@ -64,8 +64,11 @@ def run(
     script: str,
     choose: Choose | None = None,
     make_batches: MakeBatches | None = None,
+    arguments_given: dict | None = None,
 ) -> dict:
-    """Do what the flags ask for and return the contents of `results.json`. Raises InputError for unusable input."""
+    """Do what the flags ask for and return the contents of `results.json`. Raises InputError for unusable input.
+
+    arguments_given: the flags that identify the run, where the caller fills in `args` later."""
     arguments.check(args)
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
@@ -73,11 +76,13 @@ def run(
         if args.dry_run:
             with scratch_directory(args.output_dir) as folder:
                 _cut_to_two_batches(args, processes.size)
-                results = _run(args, Path(folder) / "run", script, choose, make_batches, processes)
+                directory = _directory(args, Path(folder) / "run", script, arguments_given, processes)
+                results = _run(args, directory, choose, make_batches, processes)
             if processes.main:
                 print(f"dry run: everything works; nothing was written to {args.output_dir}")
             return results
-        return _run(args, Path(args.output_dir), script, choose, make_batches, processes)
+        directory = _directory(args, Path(args.output_dir), script, arguments_given, processes)
+        return _run(args, directory, choose, make_batches, processes)
     finally:
         distributed.stop()
 
@@ -90,15 +95,18 @@ def _cut_to_two_batches(args, processes: int) -> None:
     args.overwrite_output_dir = True
 
 
-def _run(args, folder: Path, script, choose, make_batches, processes) -> dict:
-    task = get_task(args.task_name)
-    directory = RunDirectory(
+def _directory(args, folder: Path, script, arguments_given, processes) -> RunDirectory:
+    return RunDirectory(
         folder,
         script=script,
-        arguments=vars(args),
+        arguments=arguments_given or vars(args).copy(),
         overwrite=args.overwrite_output_dir,
         main_process=processes.main,
     )
+
+
+def _run(args, directory: RunDirectory, choose, make_batches, processes) -> dict:
+    task = get_task(args.task_name)
     if args.record_dynamics and task.regression:
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
     started = time.perf_counter()
@@ -129,9 +137,9 @@ def _run(args, folder: Path, script, choose, make_batches, processes) -> dict:
         facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
     directory.begin(**facts)
 
-    results = {"task": task.name, "script": script, "eval": {}}
+    results = {"task": task.name, "script": directory.script, "eval": {}}
     if args.do_train:
-        if processes.main and selection.provenance["method"] != "all":
+        if processes.main and selection.provenance.get("method") != "all":
             selection.save(directory.path / "selection.npz")
         results["train"] = _train(context, examples, data, selection, make_batches or UniformBatches)
         results["selection"] = {
@@ -300,7 +308,7 @@ def _train(context: Context, examples, data, selection: Selection, make_batches:
         )
     if dynamics:
         dynamics.finish(examples["train"])
-    return {"batch_size": batches.batch_size, **summary}
+    return {"batch_size": batches.batch_size, "epochs": batches.epochs_done(summary["steps"]), **summary}
 
 
 def _evaluate_now(context: Context, examples, data, done: int, last: int) -> None:
