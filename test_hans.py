@@ -43,6 +43,7 @@ def add_args(parser) -> None:
         action="store_true",
         help="one table: right, without segment ids, with the class orders of the hub and of old RoBERTa heads",
     )
+    group.add_argument("--quiet", action="store_true", help="print heuristics only, not subcases and templates")
     group.add_argument("--output_dir", required=True, help="where the predictions, results and the figure go")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace the HANS results there")
     group.add_argument("--overwrite_cache", action="store_true", help="tokenise again although the cache has it")
@@ -104,7 +105,7 @@ def main(argv=None) -> None:
     write_text(out / "eval_results_hans.txt", "".join(f"{key} = {value}\n" for key, value in flat.items()))
     report.plot(results, out / "hans.png", title=f"HANS: {args.model_name_or_path}")
     write_json(out / RESULTS, results)
-    print(report.format_report(results))
+    print(report.format_report(results, details=not args.quiet))
     if diagnosis:
         print("\n" + format_diagnosis(diagnosis))
     for warning in warnings:

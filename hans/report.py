@@ -58,8 +58,8 @@ def format_authors(results: dict) -> str:
     return "\n".join(lines[:-1])
 
 
-def format_report(results: dict) -> str:
-    """The three-level report for people."""
+def format_report(results: dict, *, details: bool = True) -> str:
+    """The three-level report for people; without `details` the first level alone."""
     mean = results["mean_non_entailed"]
     lines = [
         f"HANS non-entailed, mean over heuristics: {'-' if mean is None else f'{mean:.4f}'}",
@@ -70,6 +70,8 @@ def format_report(results: dict) -> str:
     for heuristic, cell in results["by_heuristic"].items():
         values = [f"{cell[label]:.4f}" if label in cell else "-" for label in LABELS]
         lines.append(f"{heuristic:<18}{values[0]:>10}{values[1]:>14}")
+    if not details:
+        return "\n".join(lines)
     lines += ["", f"{'subcase':<36}{'gold label':<16}accuracy"]
     for subcase, value in results["by_subcase"].items():
         lines.append(f"{subcase:<36}{results['subcase_labels'][subcase]:<16}{value:.4f}")
