@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def _lines(path: Path):
                     yield number, line
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} near byte {error.start})") from None
-    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{path}: cannot be decompressed or read: {error}") from None
 
 
