@@ -66,12 +66,15 @@ def same(a, b, tolerance=0.0):
     )
 
 
-@pytest.mark.parametrize("tokens", [40, 100, 1000])
-def test_micro_batches_cover_the_batch_within_the_budget(tokens):
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("tokens", [40, 100, 1000, 5000])
+def test_micro_batches_cover_the_batch_within_the_budget(tokens, packed):
     lengths = np.random.default_rng(0).integers(3, 60, 77)
-    parts = micro_batches(lengths, tokens)
+    parts = micro_batches(lengths, tokens, packed=packed)
     assert sorted(np.concatenate(parts)) == list(range(77))
-    assert all(len(p) == 1 or lengths[p].max() * len(p) <= tokens for p in parts)
+    assert all(len(p) == 1 or (lengths[p].sum() if packed else lengths[p].max() * len(p)) <= tokens for p in parts)
+    if packed:
+        assert len(parts) <= lengths.sum() / (tokens - 60) + 1 if tokens > 60 else True
     assert (np.diff(lengths[np.concatenate(parts)]) <= 0).all()
 
 

@@ -25,14 +25,24 @@ class Batch:
     max_length: int
 
 
-def micro_batches(lengths: np.ndarray, tokens: int, *, overhead: int = 64) -> list[np.ndarray]:
+def micro_batches(lengths: np.ndarray, tokens: int, *, packed: bool = False, overhead: int = 64) -> list[np.ndarray]:
     """Cut a batch into micro-batches of similar length: positions (b,) of each, longest first.
 
-    Each holds at most `tokens` tokens counting its padding (a longer single sequence stands alone). The cuts minimise
-    padded tokens + `overhead` per micro-batch, the fixed cost of a pass in tokens' worth of time, by dynamic
-    programming over the distinct lengths.
+    Each holds at most `tokens` tokens (a longer single sequence stands alone), counting the padding unless `packed`.
+    Packed ones are as few as possible and of equal size; padded ones are cut so that padded tokens + `overhead` per
+    micro-batch, the fixed cost of a pass in tokens' worth of time, are fewest, by dynamic programming over the
+    distinct lengths.
     """
     order = np.argsort(-lengths, kind="stable")
+    if packed:
+        ends = np.cumsum(lengths[order])
+        pieces = -(-int(ends[-1]) // tokens)
+        while True:
+            cuts = np.searchsorted(ends, ends[-1] * np.arange(1, pieces) / pieces)
+            parts = [part for part in np.split(order, cuts) if len(part)]
+            if all(len(part) == 1 or lengths[part].sum() <= tokens for part in parts):
+                return parts
+            pieces += 1
     distinct, counts = np.unique(-lengths, return_counts=True)
     distinct = -distinct  # longest first
     ends = np.concatenate([[0], np.cumsum(counts)])

@@ -126,9 +126,12 @@ def forward(classifier: Classifier, model, batch: Batch) -> torch.Tensor:
     return classifier.in_label_order(logits)
 
 
-def use_packing(classifier: Classifier, precision: Precision) -> bool:
-    """Packed sequences where variable-length attention kernels exist (CUDA in half precision) and the family is known."""
-    return precision.device == "cuda" and precision.name != "float32" and supports_packing(classifier.model)
+def use_packing(classifier: Classifier, precision: Precision, *, compiled: bool = False) -> bool:
+    """Whether to lay sequences end to end instead of padding: on CUDA in half precision, where variable-length
+    attention has kernels, and on the CPU, unless compiled (its attention reads the lengths), for the known families."""
+    if precision.device == "cuda":
+        return precision.name != "float32" and supports_packing(classifier.model)
+    return not compiled and supports_packing(classifier.model)
 
 
 def make_optimizer(model, settings: TrainingSettings) -> torch.optim.AdamW:
@@ -245,7 +248,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
     nominal_steps = batches.num_steps
     learning_rate = learning_rate_schedule(settings, nominal_steps)
-    packed = use_packing(classifier, precision)
+    packed = use_packing(classifier, precision, compiled=settings.torch_compile)
     compiled = torch.compile(model, dynamic=True) if settings.torch_compile else model
     budget = settings.tokens_per_micro_batch or default_token_budget(classifier, device, training=True)
     labels = torch.from_numpy(np.ascontiguousarray(data.labels)).to(device)
@@ -273,7 +276,7 @@ def train(
         mine = rows[processes.rank :: processes.size]
         out = torch.empty(len(mine), max(len(classifier.labels), 1), device=device)
         with torch.no_grad(), precision.autocast():
-            for part in micro_batches(lengths[mine], 2 * budget):
+            for part in micro_batches(lengths[mine], 2 * budget, packed=packed):
                 out[part] = forward(classifier, compiled, collate(data, mine[part], device, packed=packed)).float()
         logits = np.empty((len(rows), out.shape[1]), dtype=np.float32)
         for rank, shard in enumerate(processes.gather(out.cpu().numpy())):
@@ -285,7 +288,7 @@ def train(
         """Gradients of this process's share of one batch of `size` examples: (its part of the mean loss, outcomes)."""
         torch.manual_seed(step_seed(settings.seed, done, processes.rank))
         total, outcomes = torch.zeros((), device=device), []
-        for part in micro_batches(lengths[rows], budget):
+        for part in micro_batches(lengths[rows], budget, packed=packed):
             batch = collate(data, rows[part], device, packed=packed)
             with precision.autocast():
                 logits = forward(classifier, compiled, batch)
