@@ -43,6 +43,9 @@ def add_args(parser) -> None:
         action="store_true",
         help="one table: right, without segment ids, with the class orders of the hub and of old RoBERTa heads",
     )
+    group.add_argument(
+        "--max_per_subcase", type=positive_int, help="evaluate on a seeded sample of this many pairs of each subcase"
+    )
     group.add_argument("--quiet", action="store_true", help="print heuristics only, not subcases and templates")
     group.add_argument("--output_dir", required=True, help="where the predictions, results and the figure go")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace the HANS results there")
@@ -77,6 +80,8 @@ def main(argv=None) -> None:
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
     data = load_hans(args.data_dir, cache_dir=args.cache_dir)
+    if args.max_per_subcase:
+        data = data.sample(args.max_per_subcase)
     classifier = load_nli_classifier(args)
     precision = choose_precision(processes.device, fp16=args.fp16, bf16=args.bf16)
     evaluation = Evaluation(args, classifier, processes, precision)

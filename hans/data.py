@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import random
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,17 @@ class HansSet:
         for column in (self.premises, self.hypotheses, self.labels, self.pair_ids):
             digest.update(("\n".join(column) + "\n\n").encode())
         return digest.hexdigest()[:32]
+
+    def sample(self, per_subcase: int, seed: int = 0) -> "HansSet":
+        """At most `per_subcase` pairs of each subcase, drawn at random, in file order."""
+        order = list(range(len(self)))
+        random.Random(seed).shuffle(order)
+        taken: dict[str, list[int]] = {}
+        for row in order:
+            taken.setdefault(self.subcases[row], []).append(row)
+        kept = sorted(row for rows in taken.values() for row in rows[:per_subcase])
+        columns = (self.premises, self.hypotheses, self.labels, self.pair_ids, self.heuristics, self.subcases)
+        return HansSet(*([column[i] for i in kept] for column in (*columns, self.templates)), self.source)
 
 
 def load_hans(data_dir=None, *, cache_dir=None) -> HansSet:

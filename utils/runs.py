@@ -173,28 +173,32 @@ def _plain(value):
 
 # ----------------------------------------------------------------------------------------------------------- arguments
 def parse_args(parser: argparse.ArgumentParser, argv=None) -> argparse.Namespace:
-    """Parse the command line, or the one JSON file that stands in for it, as in the Hugging Face scripts.
+    """Parse the command line, or the one JSON file that stands in for it, as in the Hugging Face scripts."""
+    return parser.parse_args(command_line(parser, argv))
+
+
+def command_line(parser: argparse.ArgumentParser, argv=None) -> list[str]:
+    """The words of the command line; of the JSON file, where one is all there is.
 
     In the file `true` sets a flag, `false` and `null` leave it alone, a list gives several values.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if len(argv) == 1 and argv[0].endswith(".json"):
-        try:
-            options = read_json(argv[0])
-        except InputError as error:
-            parser.error(str(error))
-        if not isinstance(options, dict):
-            parser.error(
-                f"{argv[0]}: expected one JSON object of flag names and values, found {type(options).__name__}"
-            )
-        argv = []
-        for name, value in options.items():
-            if value is None or value is False:
-                continue
-            argv.append(f"--{name}")
-            if value is not True:
-                argv.extend(str(item) for item in (value if isinstance(value, list) else [value]))
-    return parser.parse_args(argv)
+    if len(argv) != 1 or not argv[0].endswith(".json"):
+        return argv
+    try:
+        options = read_json(argv[0])
+    except InputError as error:
+        parser.error(str(error))
+    if not isinstance(options, dict):
+        parser.error(f"{argv[0]}: expected one JSON object of flag names and values, found {type(options).__name__}")
+    words = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        words.append(f"--{name}")
+        if value is not True:
+            words.extend(str(item) for item in (value if isinstance(value, list) else [value]))
+    return words
 
 
 class ArgumentParser(argparse.ArgumentParser):

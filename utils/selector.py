@@ -16,6 +16,7 @@ from utils.runs import RESULTS_FILE, InputError, RunFailed, positive_float, posi
 
 logger = logging.getLogger(__name__)
 
+FORWARD = 1 / 3  # of a training pass: the backward pass is twice the forward one
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -36,12 +37,15 @@ def add_selector_args(parser: argparse.ArgumentParser) -> None:
 
 
 class Selector:
-    """The stages, each returning the file or folder it leaves; all seeded by the selection seed, never the model's."""
+    """The stages, each returning the file or folder it leaves; all seeded by the selection seed, never the model's.
 
-    def __init__(self, args: argparse.Namespace, seed: int):
-        self.args, self.seed = args, seed
+    Without `make` nothing is run: the paths are those that the stages would leave.
+    """
+
+    def __init__(self, args: argparse.Namespace, seed: int, *, make: bool = True):
+        self.args, self.seed, self.make = args, seed, make
         self.folder = Path(args.output_dir) / "selector"
-        self.seconds = 0.0
+        self.epochs: dict[Path, float] = {}  # what each stage asked for costs, in training epochs on all of the data
 
     def fill_in(self, needs: tuple[str, ...]) -> None:
         """Set the paths that `needs` (keys of strategies.NEEDS) ask for and the flags leave open."""
@@ -65,7 +69,8 @@ class Selector:
         """A run on everything that records its dynamics; its folder is a checkpoint too."""
         out = self.folder / "proxy_run"
         snapshots = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", self.args.proxy_snapshots]
-        self._train(out, self.args.proxy_epochs, *snapshots)
+        passes = round(self.args.proxy_epochs * self.args.proxy_snapshots)
+        self._train(out, self.args.proxy_epochs, *snapshots, costs=self.args.proxy_epochs + passes * FORWARD)
         return out
 
     def features(self, *, pooling: str = "cls", logits: bool = False) -> Path:
@@ -86,6 +91,7 @@ class Selector:
             "--output_dir",
             out,
             done=path.with_suffix(".json"),
+            costs=FORWARD,
         )
         return path
 
@@ -120,7 +126,7 @@ class Selector:
             )
             if not selection.exists():
                 chosen.save(selection)
-            self._train(run, self.args.proxy_epochs, "--selection", selection)
+            self._train(run, self.args.proxy_epochs, "--selection", selection, costs=self.args.proxy_epochs / 2)
             logits_path = features / f"logits_{examples.task.name}_train.npy"
             self._run(
                 "get_embeddings.py",
@@ -131,6 +137,7 @@ class Selector:
                 "--output_dir",
                 features,
                 done=logits_path.with_suffix(".json"),
+                costs=FORWARD,
             )
             logits = np.load(logits_path, allow_pickle=False).astype(np.float64)
             other = halves[1 - k]
@@ -151,7 +158,7 @@ class Selector:
                 flags += [f"--{name}", getattr(args, name)]
         return flags + [f"--{name}" for name in ("fp16", "bf16", "use_cpu") if getattr(args, name)]
 
-    def _train(self, out: Path, epochs: float, *more) -> None:
+    def _train(self, out: Path, epochs: float, *more, costs: float) -> None:
         args = self.args
         flags = []
         for name in ("model_name_or_path", "config_name", "tokenizer_name", "model_revision", "label_order"):
@@ -164,15 +171,15 @@ class Selector:
             flags += [f"--{name}", getattr(args, name)]
         self._run(
             "run_glue.py", *flags, *self._data_flags(), "--do_train", "--num_train_epochs", epochs,
-            "--seed", self.seed, "--output_dir", out, *more, done=out / RESULTS_FILE,
+            "--seed", self.seed, "--output_dir", out, *more, done=out / RESULTS_FILE, costs=costs,
         )  # fmt: skip
 
-    def _run(self, *command, done: Path, main_only: bool = False) -> None:
+    def _run(self, *command, done: Path, costs: float = 0.0, main_only: bool = False) -> None:
         """Run a script unless `done` exists; under a launcher every process joins in, or waits for the first one."""
-        if done.exists():
+        self.epochs[done] = costs
+        if done.exists() or not self.make:
             return
         words = [str(word) for word in command]
-        started = time.perf_counter()
         if main_only and int(os.environ.get("RANK", 0)):
             while not done.exists():
                 time.sleep(1)
@@ -185,4 +192,3 @@ class Selector:
                 raise RunFailed(
                     f"{words[0]} ended with status {status}; its own message is above. Run the same command again to continue"
                 )
-        self.seconds += time.perf_counter() - started

@@ -107,7 +107,7 @@ def default_token_budget(classifier: Classifier, device: torch.device, *, traini
     and layer (10 without a backward pass), in half the free memory; out of memory halves it anyway.
     """
     if device.type != "cuda":
-        return 1024 if training else 2048
+        return 2048
     config = classifier.model.config
     free, _ = torch.cuda.mem_get_info(device)
     width = getattr(config, "hidden_size", None) or config.dim

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Tables and curves from a folder of finished runs: what beats random, at which share of the data, and on HANS.
+
+  python report.py $OUT/sweep [--output_dir DIR] [--published]
+
+Writes results.csv (a row per run), timings.csv, results.md (means and standard deviations over seeds; differences from
+`random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page that holds them
+all and needs no network. Runs that cannot be used are named. Without HANS results those columns are absent.
+"""
+
+from utils.runs import ArgumentParser, parse_args, run_script
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", metavar="FOLDER", help="folder of runs, at any depth: a sweep's output, for example")
+    parser.add_argument("--output_dir", help="where the report goes (default: FOLDER/report)")
+    parser.add_argument(
+        "--published", action="store_true", help="set the numbers published for ALBERT-base-v1 beside ours"
+    )
+    args = parse_args(parser, argv)
+
+    from pathlib import Path
+
+    from utils.report import write_report
+    from utils.results import load_runs
+
+    runs = load_runs(args.runs)
+    for problem in runs.problems:
+        print(f"note: {problem}")
+    out = Path(args.output_dir or Path(args.runs) / "report")
+    text = write_report(runs, out, published=args.published)
+    print(text)
+    print(f"the page to open: {out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    run_script(main)
