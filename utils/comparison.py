@@ -63,12 +63,13 @@ def detectable_difference(spread: float, n: int) -> float:
         return 0.0
     critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
 
-    def power(effect):
-        return stats.nct.sf(critical, n - 1, effect * math.sqrt(n)) + stats.nct.cdf(
-            -critical, n - 1, effect * math.sqrt(n)
-        )
+    def power(effect):  # of finding the right sign; the wrong one has next to none
+        return stats.nct.sf(critical, n - 1, effect * math.sqrt(n))
 
-    return spread * float(optimize.brentq(lambda effect: power(effect) - POWER, 1e-6, 50.0))
+    enough = 1.0
+    while power(enough) < POWER:
+        enough *= 2
+    return spread * float(optimize.brentq(lambda effect: power(effect) - POWER, 0.0, enough))
 
 
 def holm(p_values) -> np.ndarray:

@@ -21,6 +21,7 @@ from utils.tasks import get_task
 
 ALL = "all"
 ONLINE = ("grad_norm", "infobatch", "rs2")
+FROM_EVERYTHING = ("grad_norm", "infobatch")  # those that draw from all of the data, with weights
 PLAN_FILE = "sweep.json"
 HANS_RESULTS = "hans_results.json"
 PATHS = ("embedding_path", "cluster_path", "dynamics_path", "logits_path")
@@ -48,25 +49,17 @@ def grid(strategies: list[str], data_pcts: list[float], seeds: list[int], budget
     """
     runs = {}
     for seed in seeds:
+        everything = Run(ALL, 1.0, "epochs", seed)
         for pct in sorted(set(data_pcts)):
             for strategy in strategies:
                 if strategy not in ONLINE:
                     get_strategy(strategy)
-                if strategy == "infobatch":
-                    if pct < 1 or budget_kind == "steps":
-                        continue
-                elif (
-                    pct == 1
-                    and strategy != "grad_norm"
-                    and not (strategy in STRATEGIES and STRATEGIES[strategy].weighted)
-                ):
-                    runs[Run(ALL, 1.0, "epochs", seed)] = None
-                    continue
-                elif strategy == "grad_norm" and budget_kind == "steps":
-                    continue  # it draws from everything: the share is nothing but a number of steps
-                runs[Run(strategy, pct, budget_kind, seed)] = None
-            if "forgettable" in strategies:
-                runs[Run(ALL, 1.0, "epochs", seed)] = None
+                if strategy in FROM_EVERYTHING and (budget_kind == "steps" or (strategy == "infobatch" and pct < 1)):
+                    continue  # the share is at most a number of steps to them
+                weighted = strategy in FROM_EVERYTHING or (strategy in STRATEGIES and STRATEGIES[strategy].weighted)
+                runs[Run(strategy, pct, budget_kind, seed) if weighted or pct < 1 else everything] = None
+        if "forgettable" in strategies:
+            runs[everything] = None
     return sorted(runs, key=lambda run: (run.strategy != ALL, run.seed))
 
 
