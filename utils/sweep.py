@@ -3,6 +3,7 @@
 import argparse
 import copy
 import math
+import os
 import re
 import subprocess
 import sys
@@ -251,7 +252,7 @@ class Sweep:
             with locked(self.out / "selector"):
                 for name in chosen:
                     self._inputs(name, make=True)
-        threads = max(1, _cores() // len(devices)) if devices[0] is None else max(1, _cores() // len(set(devices)))
+        threads = max(1, _cores() // len(devices))
         total = sum(job.cost for job in todo)
         failed_now = 0
         with tqdm(total=round(total), desc=f"0 of {len(todo)} runs", unit=" ex", disable=not todo) as bar:
@@ -302,8 +303,8 @@ class Sweep:
 
 
 def _cores() -> int:
-    import os
-
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return int(os.environ["OMP_NUM_THREADS"])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

@@ -1,0 +1,228 @@
+"""sweep.py: the grid, sharing, shards, a kill at any moment, a failing run, Ctrl-C."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import sweep as script
+from hans.generate import main as generate_hans
+from tests import tiny
+from utils.runs import EXIT_INTERRUPTED, InputError
+from utils.sweep import Run, grid
+
+
+# ---------------------------------------------------------------------------------------------------------------- plan
+def test_the_grid_holds_every_combination_once():
+    runs = grid(["random", "hard"], [0.1, 0.5], [0, 1], "epochs")
+    assert len(runs) == len(set(runs)) == 8
+    assert {(run.strategy, run.data_pct, run.seed) for run in runs} == {
+        (s, p, k) for s in ("random", "hard") for p in (0.1, 0.5) for k in (0, 1)
+    }
+
+
+def test_at_100_percent_all_ways_are_one_run_but_for_those_that_weight():
+    runs = grid(["random", "hard", "bias_reweight", "rs2"], [1.0], [0], "epochs")
+    assert [run.strategy for run in runs] == ["all", "bias_reweight"]
+
+
+def test_infobatch_decides_its_own_share_and_forgettable_needs_everything_first():
+    assert [run.data_pct for run in grid(["infobatch"], [0.1, 1.0], [0], "epochs")] == [1.0]
+    runs = grid(["forgettable"], [0.1], [0, 1], "epochs")
+    assert [(run.strategy, run.seed) for run in runs] == [
+        ("all", 0),
+        ("all", 1),
+        ("forgettable", 0),
+        ("forgettable", 1),
+    ]
+
+
+def test_equal_steps_have_names_of_their_own_and_leave_out_what_has_no_share():
+    runs = grid(["random", "grad_norm", "infobatch"], [0.1], [0], "steps")
+    assert runs == [Run("random", 0.1, "steps", 0)] and runs[0].name == "random-10pct-steps-seed0"
+
+
+def test_an_unknown_way_of_choosing_is_refused():
+    with pytest.raises(InputError, match="magic"):
+        grid(["magic"], [0.1], [0], "epochs")
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A corpus, a challenge set, a model config, and the sweep's flags for them."""
+    root = tmp_path_factory.mktemp("world")
+    tiny.write_mnli(root / "data", n_train=120, n_dev=24)
+    tiny.write_config(root / "model", "bert")
+    generate_hans(["--output_dir", str(root / "hans"), "--per_subcase", "2"])
+    return root
+
+
+def flags(world, out, *more):
+    return [
+        "--strategies", "random", "hard", "--data_pcts", "0.2", "1.0", "--seeds", "0", "1", "--hans_dir", world / "hans",
+        "--config_name", world / "model", "--tokenizer_name", world / "model", "--task_name", "MNLI", "--data_dir",
+        world / "data", "--max_seq_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "8",
+        "--learning_rate", "1e-3", "--proxy_epochs", "1", "--use_cpu", "--output_dir", out, *more,
+    ]  # fmt: skip
+
+
+def start(world, out, *more):
+    words = [sys.executable, str(tiny.ROOT / "sweep.py"), *map(str, flags(world, out, *more))]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+
+
+def finish(process, status=0) -> str:
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == status, printed
+    return printed
+
+
+@pytest.fixture(scope="module")
+def done(world):
+    """The uninterrupted sweep and what it printed."""
+    out = world / "uninterrupted"
+    return out, finish(start(world, out))
+
+
+def names(out) -> set[str]:
+    return {path.parent.name for path in (out / "runs").glob("*/results.json")}
+
+
+PLANNED = {f"{way}-seed{k}" for way in ("random-20pct", "hard-20pct", "all-100pct") for k in (0, 1)}
+
+
+def test_every_run_is_there_with_hans_and_a_report(done):
+    out, printed = done
+    assert printed.startswith("6 runs, 0 of them finished")
+    assert names(out) == PLANNED
+    assert all((out / "runs" / name / "hans" / "hans_results.json").exists() for name in PLANNED)
+    assert (out / "report" / "report.html").exists() and "all | epochs" in printed
+    # Scored once, for all seeds; models are kept where a later run may start from them.
+    assert [path.name for path in (out / "selector").iterdir() if path.is_dir()] == ["proxy_run"]
+    kept = {path.parent.name for path in (out / "runs").glob("*/model.safetensors")}
+    assert kept == {"all-100pct-seed0", "all-100pct-seed1"}
+
+
+def test_a_run_is_what_its_printed_command_gives(done, world, tmp_path, capsys):
+    out, _ = done
+    script.main([str(word) for word in flags(world, out, "--list")])
+    lines = capsys.readouterr().out.splitlines()
+    command = lines[lines.index("# hard-20pct-seed1 (finished)") + 1]
+    words = command.split()[2:]
+    words[words.index("--output_dir") + 1] = str(tmp_path / "alone")
+    tiny.run_script("importance_sampling_mnli.py", *words)
+    alone, there = (
+        json.loads((path / "results.json").read_text())
+        for path in (tmp_path / "alone", out / "runs" / "hard-20pct-seed1")
+    )
+    assert alone["eval"] == there["eval"] and alone["selection"]["m"] == 24
+
+
+def test_a_finished_sweep_does_nothing_again(done, world):
+    out, _ = done
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("results.json")}
+    printed = finish(start(world, out))
+    assert "6 of them finished" in printed
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("results.json")}
+
+
+def test_killed_at_any_moment_and_repeated_it_ends_the_same(done, world):
+    out, moments = world / "killed", random.Random(0)
+    finished_before: dict[str, int] = {}
+    for _ in range(5):
+        process = start(world, out)
+        time.sleep(moments.uniform(2, 9))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for name, stamp in finished_before.items():
+            assert (out / "runs" / name / "results.json").stat().st_mtime_ns == stamp, f"{name} was done twice"
+        finished_before = {name: (out / "runs" / name / "results.json").stat().st_mtime_ns for name in names(out)}
+    finish(start(world, out))
+    for name, stamp in finished_before.items():
+        assert (out / "runs" / name / "results.json").stat().st_mtime_ns == stamp, f"{name} was done twice"
+    assert names(out) == PLANNED
+    for path in (done[0] / "report").iterdir():
+        if path.name != "timings.csv":
+            assert path.read_bytes() == (out / "report" / path.name).read_bytes(), path.name
+
+
+def test_shards_together_are_the_whole(done, world, capsys):
+    out, _ = done
+
+    def listed(*more):
+        script.main([str(word) for word in flags(world, out, "--list", *more)])
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
+
+    parts = [listed("--shard", f"{i}/4") for i in range(1, 5)]
+    assert sorted(line for part in parts for line in part) == sorted(listed()) and all(parts)
+    with pytest.raises(SystemExit):
+        listed("--shard", "5/4")
+
+
+def test_it_carries_on_after_a_failed_run_and_lists_it(world):
+    out = world / "failing"
+    broken = out / "runs" / "hard-20pct-seed0"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{")  # as a full disk may leave it
+    printed = finish(start(world, out, "--seeds", "0"), status=1)
+    assert names(out) == {"random-20pct-seed0", "all-100pct-seed0"}
+    assert "failed: hard-20pct-seed0: " in printed and "not readable as JSON" in printed
+    (broken / "run.json").unlink()
+    finish(start(world, out, "--seeds", "0"))
+    assert len(names(out)) == 3
+
+
+def test_ctrl_c_saves_and_says_how_to_continue(world):
+    out = world / "stopped"
+    process = start(
+        world, out, "--num_train_epochs", "400", "--strategies", "random", "--seeds", "0", "--save_steps", "50"
+    )
+    log = out / "runs" / "all-100pct-seed0" / "log.jsonl"
+    for _ in range(600):
+        if log.exists() and log.read_text():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = finish(process, status=EXIT_INTERRUPTED)
+    assert "Run the same command again to continue" in printed and "Traceback" not in printed
+    assert list((out / "runs" / "all-100pct-seed0" / "checkpoints").iterdir())
+
+
+def test_a_pool_is_a_seeded_sample_of_the_lines(world, tmp_path, capsys):
+    script.main([str(word) for word in flags(world, tmp_path, "--pool_size", "20", "--list")])
+    capsys.readouterr()
+    whole = (world / "data" / "train.tsv").read_text().splitlines()
+    pool = (tmp_path / "pool" / "train.tsv").read_text().splitlines()
+    assert pool[0] == whole[0] and len(pool) == 21 and [line for line in whole if line in set(pool)] == pool
+    assert (tmp_path / "pool" / "dev_matched.tsv").read_bytes() == (world / "data" / "dev_matched.tsv").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+def test_other_settings_in_the_same_folder_are_refused(done, world):
+    with pytest.raises(InputError, match="holds a sweep with other flags"):
+        script.main([str(word) for word in flags(world, done[0], "--weight_decay", "0.1")])
+
+
+@pytest.mark.parametrize("flag", [("--seed", "3"), ("--max_steps", "5"), ("--do_predict",), ("--selection", "x.npz")])
+def test_what_the_sweep_decides_cannot_be_given(world, tmp_path, flag, capsys):
+    with pytest.raises(SystemExit) as status:
+        script.main([str(word) for word in flags(world, tmp_path, *flag)])
+    assert status.value.code == 2 and f"{flag[0]} is not for a sweep" in capsys.readouterr().err
+
+
+def test_flags_that_cannot_work_are_found_before_the_first_run(world, tmp_path):
+    shutil.copytree(world / "model", tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{")
+    more = ["--config_name", tmp_path / "model"]
+    printed = finish(start(world, tmp_path / "out", *more), status=2)
+    assert "tried out with these flags failed" in printed and not (tmp_path / "out" / "runs").exists()
