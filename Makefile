@@ -2,9 +2,14 @@
 PYTHON ?= python3
 BIN = .venv/bin
 OUT ?= out
+# `make reproduce`: the published table's recipe. GLUE_DIR and HANS_DIR name local data; without them the hub is asked.
+MODEL ?= albert-base-v1
+SHARES ?= 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1.0
+SEEDS ?= 0 1 2
+RECIPE ?= --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 --num_train_epochs 3.0 --fp16
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test style quality bench clean
+.PHONY: help setup demo reproduce test style quality bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +24,12 @@ setup: .venv/.ready  ## virtual environment with the pinned requirements
 
 demo: setup  ## the whole story offline: synthetic corpus, tiny ALBERT, result table
 	$(BIN)/python -m demo.run --output_dir $(OUT)/demo
+
+reproduce: setup  ## the published table: random shares of MNLI and HANS, beside the published numbers
+	$(BIN)/python sweep.py --strategies random --data_pcts $(SHARES) --seeds $(SEEDS) --model_name_or_path $(MODEL) \
+	  --task_name MNLI $(if $(GLUE_DIR),--data_dir $(GLUE_DIR)/MNLI) --hans_dir $(or $(HANS_DIR),hub) $(RECIPE) \
+	  --output_dir $(OUT)/reproduce
+	$(BIN)/python report.py $(OUT)/reproduce --published
 
 test: setup  ## the tests
 	$(BIN)/python -m pytest

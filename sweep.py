@@ -44,7 +44,7 @@ def add_sweep_args(parser) -> None:
     group.add_argument(
         "--seeds", nargs="+", type=non_negative_int, default=[0, 1, 2], help="one run of everything each"
     )
-    group.add_argument("--hans_dir", help="HANS evaluation set, as test_hans.py --data_dir; none: no HANS columns")
+    group.add_argument("--hans_dir", help="HANS evaluation set, a folder or file, or `hub`; not given: no HANS columns")
     group.add_argument("--hans_per_subcase", type=positive_int, help="evaluate on so many pairs of each HANS subcase")
     group.add_argument(
         "--budget", choices=("epochs", "steps"), default="epochs",

@@ -1,4 +1,4 @@
-"""The whole story offline, from nothing to a table: `make demo`.
+"""The whole story offline, from nothing to a report: `make demo`.
 
   python -m demo.run --output_dir out/demo
 
@@ -7,7 +7,6 @@ commands are printed, so that each can be repeated alone. Finished stages are sk
 where it was.
 """
 
-import json
 import shlex
 import subprocess
 import sys
@@ -18,6 +17,10 @@ from utils.runs import ArgumentParser, RunFailed, parse_args, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "demo/albert-tiny"
+MAX_LENGTH = 64
+STRATEGIES = ("random", "diverse", "ambiguous", "counter_heuristic")
+SHARE = 0.1
+SEEDS = (0, 1, 2)
 
 
 def stage(title: str, *command, done: Path) -> None:
@@ -35,58 +38,13 @@ def stage(title: str, *command, done: Path) -> None:
     print(f"({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-# How the demo's tenth of the data is chosen, and what select_examples.py needs to be told for it.
-STRATEGIES = {
-    "random": [],
-    "diverse": ["--cluster_path", "clusters/clusters.npz"],
-    "ambiguous": ["--dynamics_path", "all/dynamics.npz"],
-    "forgetting": ["--dynamics_path", "all/dynamics.npz"],
-    "counter_heuristic": [],
-}
-SHARE = 0.1
-STEPS = 300  # of every training on a tenth: equal steps, so that only the choice differs
-
-
-def training(data: Path, out: Path, *more) -> list:
-    """A run_glue.py command line of the demo's model on `data`."""
+def recipe(data: Path) -> list:
+    """The flags that every training of the demo shares."""
     return [
-        "run_glue.py", "--config_name", MODEL, "--tokenizer_name", MODEL, "--task_name", "MNLI", "--data_dir", data,
-        "--do_train", "--do_eval", "--max_seq_length", "64", "--per_device_train_batch_size", "32",
-        "--learning_rate", "1e-3", "--warmup_ratio", "0.1", "--logging_steps", "200", "--output_dir", out, *more,
+        "--config_name", MODEL, "--tokenizer_name", MODEL, "--task_name", "MNLI", "--data_dir", data,
+        "--max_seq_length", MAX_LENGTH, "--per_device_train_batch_size", 32, "--learning_rate", "1e-3",
+        "--warmup_ratio", "0.1", "--logging_steps", 200,
     ]  # fmt: skip
-
-
-def hans(checkpoint: Path, challenge: Path) -> None:
-    out = checkpoint / "hans"
-    stage(
-        f"HANS for {checkpoint.name}",
-        "test_hans.py", "--model_name_or_path", checkpoint, "--data_dir", challenge, "--max_seq_length", "64",
-        "--output_dir", out, "--quiet",
-        done=out / "hans_results.json",
-    )  # fmt: skip
-
-
-def row(checkpoint: Path) -> str:
-    """One line of the final table."""
-    results = json.loads((checkpoint / "results.json").read_text())
-    challenge = json.loads((checkpoint / "hans" / "hans_results.json").read_text())["by_heuristic"]
-    accuracy = [f"{100 * results['eval'][split]['eval_acc']:.2f}" for split in ("dev_matched", "dev_mismatched")]
-    cells = [[f"{cell[label]:.3f}" for cell in challenge.values()] for label in ("entailment", "non-entailment")]
-    m, counters = results["selection"]["m"], counter_examples(checkpoint)
-    return f"{checkpoint.name:<18}{m:>6}{counters:>9}  {' / '.join(accuracy):<15}  {', '.join(cells[0])}   {', '.join(cells[1])}"
-
-
-def counter_examples(checkpoint: Path) -> int:
-    """How many of the corpus's counter-examples the run was trained on."""
-    from demo.generate import COUNTER_GENRE
-    from utils.glue import load_split
-    from utils.selection import Selection
-    from utils.tasks import get_task
-
-    examples = load_split(get_task("mnli"), "train", data_dir=checkpoint.parent / "corpus")
-    path = checkpoint / "selection.npz"
-    rows = Selection.load(path).indices.tolist() if path.exists() else range(len(examples))
-    return sum(examples.genres[i] == COUNTER_GENRE for i in rows)
 
 
 def main(argv=None) -> None:
@@ -107,13 +65,18 @@ def main(argv=None) -> None:
     )  # fmt: skip
     stage(
         "fine-tune a tiny ALBERT on all of it, recording the training dynamics",
-        *training(data, full, "--num_train_epochs", 3, "--record_dynamics"), done=full / "results.json",
+        "run_glue.py", *recipe(data), "--do_train", "--do_eval", "--num_train_epochs", 3, "--record_dynamics",
+        "--output_dir", full, done=full / "results.json",
     )  # fmt: skip
-    hans(full, challenge)
+    stage(
+        "did it learn the task or the shortcut?",
+        "test_hans.py", "--model_name_or_path", full, "--data_dir", challenge, "--max_seq_length", MAX_LENGTH,
+        "--output_dir", full / "hans", "--quiet", done=full / "hans" / "hans_results.json",
+    )  # fmt: skip
     stage(
         "[CLS] embeddings of the training examples",
         "get_embeddings.py", "--model_name_or_path", full, "--task_name", "MNLI", "--data_dir", data,
-        "--max_seq_length", 64, "--output_dir", out / "embeddings",
+        "--max_seq_length", MAX_LENGTH, "--output_dir", out / "embeddings",
         done=out / "embeddings" / "cls_embeddings_mnli_train.json",
     )  # fmt: skip
     stage(
@@ -121,28 +84,15 @@ def main(argv=None) -> None:
         "cluster_embeddings.py", "--embedding_path", out / "embeddings", "--data_dir", data,
         "--num_clusters", 8, 32, "--output_dir", out / "clusters", done=out / "clusters" / "clusters.npz",
     )  # fmt: skip
-    for name, inputs in STRATEGIES.items():
-        inputs = [word if word.startswith("--") else out / word for word in inputs]
-        stage(
-            f"choose {100 * SHARE:.0f} % of the examples: {name}",
-            "select_examples.py", "--strategy", name, "--data_dir", data, "--data_pct", SHARE, *inputs,
-            "--output_dir", out / "selections" / name, done=out / "selections" / name / "selection.npz",
-        )  # fmt: skip
-        stage(
-            f"train on them: {name}",
-            *training(data, out / name, "--max_steps", STEPS, "--selection", out / "selections" / name / "selection.npz"),
-            done=out / name / "results.json",
-        )  # fmt: skip
-        hans(out / name, challenge)
-
-    print(
-        f"\n{'training data':<18}{'m':>6}{'counter':>9}  {'mnli / mnli-mm':<15}  HANS entailed         HANS non-entailed"
-    )
-    print(f"{'':<18}{'':>6}{'examples':>9}  {'eval_acc':<15}  (lexical overlap, subsequence, constituent)")
-    for name in ("all", *STRATEGIES):
-        print(row(out / name))
-    print("majority class                     33.40 / 33.40")
-    print(f"\n{time.perf_counter() - started:.0f} s; everything is in {out}")
+    # Equal steps, so that only the choice differs; the tenth is trained for as many as one epoch on everything takes.
+    stage(
+        f"{100 * SHARE:.0f} % of the data, chosen in {len(STRATEGIES)} ways, {len(SEEDS)} seeds each",
+        "sweep.py", *recipe(data), "--strategies", *STRATEGIES, "--data_pcts", SHARE, 1.0, "--seeds", *SEEDS,
+        "--budget", "steps", "--num_train_epochs", 1, "--hans_dir", challenge, "--hans_per_subcase", 30,
+        "--cluster_path", out / "clusters" / "clusters.npz", "--dynamics_path", full / "dynamics.npz",
+        "--jobs", 2, "--output_dir", out / "sweep", done=out / "sweep" / "report" / "report.html",
+    )  # fmt: skip
+    print(f"\n{time.perf_counter() - started:.0f} s; the report to open: {out / 'sweep' / 'report' / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import transformers
 
 import sweep as script
 from hans.generate import main as generate_hans
@@ -226,3 +227,34 @@ def test_flags_that_cannot_work_are_found_before_the_first_run(world, tmp_path):
     more = ["--config_name", tmp_path / "model"]
     printed = finish(start(world, tmp_path / "out", *more), status=2)
     assert "tried out with these flags failed" in printed and not (tmp_path / "out" / "runs").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ make reproduce
+def make_reproduce(*variables):
+    """`make reproduce` with this Python; its virtual environment counts as set up."""
+    command = ["make", "-o", "setup", "reproduce", f"BIN={os.path.dirname(sys.executable)}", *map(str, variables)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, env=environment, timeout=300)
+
+
+def test_make_reproduce_goes_its_whole_way_on_stand_ins(world, tmp_path):
+    trained = tmp_path / "model"
+    shutil.copytree(world / "model", trained)
+    transformers.BertForSequenceClassification(tiny.config("bert")).save_pretrained(trained)
+    (tmp_path / "glue").mkdir()
+    shutil.copytree(world / "data", tmp_path / "glue" / "MNLI")
+    recipe = "--max_seq_length 32 --per_gpu_train_batch_size 8 --learning_rate 1e-3 --num_train_epochs 3.0 --fp16"
+    done = make_reproduce(
+        f"MODEL={trained}", f"GLUE_DIR={tmp_path / 'glue'}", f"HANS_DIR={world / 'hans'}", "SHARES=0.5 1.0", "SEEDS=0",
+        f"RECIPE={recipe}", f"OUT={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = (tmp_path / "reproduce" / "report" / "results.md").read_text()
+    assert "Beside the published numbers" in report and "70.99 / 72.96" in report
+    assert "| 100 | all | epochs | 1 |" in report
+
+
+def test_make_reproduce_without_hub_and_data_is_one_line(tmp_path):
+    done = make_reproduce(f"OUT={tmp_path}")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0 and len(said) == 1 and "Give --data_dir" in said[0]

@@ -132,7 +132,9 @@ def save_classifier(classifier: Classifier, folder) -> None:
     try:
         classifier.model.save_pretrained(temporary)
         save_tokenizer(classifier.tokenizer, temporary, segments=classifier.segments)
+        mode = (temporary / "config.json").stat().st_mode  # safetensors makes files that only their owner can read
         for path in sorted(temporary.iterdir(), key=lambda p: p.suffix == ".safetensors"):
+            path.chmod(mode)
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,6 +4,7 @@ reuse; a stage whose result is there is not run again. Standard library and nump
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import shlex
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from utils.runs import RESULTS_FILE, InputError, RunFailed, positive_float, positive_int
+from utils.runs import RESULTS_FILE, InputError, Interrupted, RunFailed, StopSignal, positive_float, positive_int
 
 logger = logging.getLogger(__name__)
 
@@ -185,10 +186,25 @@ class Selector:
                 time.sleep(1)
         else:
             logger.info("%s", shlex.join(words))
-            status = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]]).returncode
+            status = _wait(subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]]))
             if status == 2:
                 raise InputError(f"{words[0]} could not use its input; its own message is above")
             if status:
                 raise RunFailed(
                     f"{words[0]} ended with status {status}; its own message is above. Run the same command again to continue"
                 )
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Its exit status; a stop signal is passed on, and Interrupted raised once the process has saved and ended."""
+    with StopSignal() as stop:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(timeout=0.2)
+                break
+            if stop.requested:
+                process.terminate()
+                process.wait()
+    if stop.requested:
+        raise Interrupted(f"{stop.requested}; run the same command again to continue")
+    return status

@@ -21,6 +21,7 @@ from utils.strategies import STRATEGIES, get_strategy, random_ranking
 from utils.tasks import get_task
 
 ALL = "all"
+HUB = "hub"  # --hans_dir: not a folder but the hub
 ONLINE = ("grad_norm", "infobatch", "rs2")
 FROM_EVERYTHING = ("grad_norm", "infobatch")  # those that draw from all of the data, with weights
 PLAN_FILE = "sweep.json"
@@ -184,14 +185,9 @@ class Sweep:
 
     def _hans_flags(self, folder: Path) -> list[str]:
         args = self.args
-        flags = [
-            "--model_name_or_path",
-            str(folder),
-            "--data_dir",
-            str(args.hans_dir),
-            "--output_dir",
-            str(folder / "hans"),
-        ]
+        flags = ["--model_name_or_path", str(folder), "--output_dir", str(folder / "hans")]
+        if args.hans_dir != HUB:
+            flags += ["--data_dir", str(args.hans_dir)]
         flags += ["--max_seq_length", str(args.max_seq_length), "--quiet", "--overwrite_output_dir"]
         if args.hans_per_subcase:
             flags += ["--max_per_subcase", str(args.hans_per_subcase)]
@@ -209,7 +205,7 @@ class Sweep:
             if args.hans_dir:
                 from hans.data import load_hans
 
-                hans = load_hans(args.hans_dir)
+                hans = load_hans(None if args.hans_dir == HUB else args.hans_dir, cache_dir=args.cache_dir)
                 self._rows += len(hans.sample(args.hans_per_subcase) if args.hans_per_subcase else hans)
         return self._rows
 
