@@ -178,11 +178,13 @@ def _parse_labels(path, task, label_texts) -> np.ndarray:
 def _resembling(header, task) -> str:
     """' (it looks like qnli)' where exactly that other task's columns are all there."""
     fits = [
-        other.name
+        other
         for other in TASKS.values()
         if other is not task and all(column in header for column in (*other.text_columns, other.label_column))
     ]
-    return f" (it looks like {' or '.join(fits)})" if fits else ""
+    most = max((len(other.text_columns) for other in fits), default=0)  # SST-2's columns are QNLI's too
+    names = [other.name for other in fits if len(other.text_columns) == most]
+    return f" (it looks like {' or '.join(names)})" if names else ""
 
 
 # ----------------------------------------------------------------------------------------------------------------- hub

@@ -1,0 +1,155 @@
+"""Selection: the file, its checks, budgets, and the weight formulas against enumeration."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from utils.runs import InputError
+from utils.selection import (
+    Selection,
+    budget,
+    effective_sample_size,
+    weights_with_replacement,
+    weights_without_replacement,
+)
+
+
+@pytest.fixture
+def selection():
+    return Selection(
+        np.array([4, 0, 4]), np.array([1.5, 0.5, 1.0]), 6, "abc", ordered=True, scores=np.arange(6.0),
+        provenance={"method": "hard", "seed": np.int64(3), "path": "x"},
+    )  # fmt: skip
+
+
+class Rows:
+    """As much of Examples as `check` reads."""
+
+    source = "train.tsv"
+
+    def __init__(self, n, fingerprint):
+        self.n, self.fingerprint = n, fingerprint
+
+    def __len__(self):
+        return self.n
+
+
+def test_round_trip(selection, tmp_path):
+    selection.save(tmp_path / "selection.npz")
+    back = Selection.load(tmp_path / "selection.npz")
+    for name in ("indices", "weights", "scores"):
+        assert (getattr(back, name) == getattr(selection, name)).all()
+        assert getattr(back, name).dtype == getattr(selection, name).dtype
+    assert (back.n_total, back.fingerprint, back.ordered) == (6, "abc", True)
+    assert back.provenance == {"method": "hard", "seed": 3, "path": "x"} and back.digest == selection.digest
+
+
+def test_nothing_is_pickled(selection, tmp_path):
+    selection.save(tmp_path / "selection.npz")
+    with np.load(tmp_path / "selection.npz", allow_pickle=False) as archive:
+        assert all(archive[name].dtype != object for name in archive.files)
+
+
+def test_the_same_choice_is_the_same_file(selection, tmp_path):
+    for name in ("a", "b"):
+        selection.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200, -1])
+def test_a_damaged_file_is_one_line(selection, tmp_path, kept):
+    path = tmp_path / "selection.npz"
+    selection.save(path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"selection\.npz") as error:
+        Selection.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_or_another_kind_of_file(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        Selection.load(tmp_path / "none.npz")
+    np.savez(tmp_path / "other.npz", something=np.arange(3))
+    with pytest.raises(InputError, match="not \\['indices'"):
+        Selection.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("rows", [Rows(7, "abc"), Rows(6, "other")])
+def test_made_for_other_data_is_refused(selection, rows):
+    selection.check(Rows(6, "abc"))
+    with pytest.raises(InputError, match=r"made for other data.*select again"):
+        selection.check(rows, path="selection.npz")
+
+
+@pytest.mark.parametrize(
+    "indices, weights",
+    [([], []), ([0, 6], [1, 1]), ([-1], [1]), ([0], [-1]), ([0], [np.nan]), ([0], [np.inf]), ([0, 1], [1]), ([0], [0])],
+)
+def test_parts_that_do_not_fit_are_refused(indices, weights):
+    with pytest.raises(InputError, match="selection: "):
+        Selection(np.array(indices), np.array(weights), 6, "abc")
+
+
+def test_scores_are_of_all_rows():
+    with pytest.raises(InputError, match="scores for 6 rows"):
+        Selection(np.array([0]), np.ones(1), 6, "abc", scores=np.zeros(1))
+
+
+def test_take_keeps_weights_order_and_origin(selection):
+    part = selection.take([2, 1], max_train_samples=2)
+    assert part.indices.tolist() == [4, 0] and part.weights.tolist() == [1.0, 0.5] and part.ordered
+    assert part.provenance == selection.provenance | {"max_train_samples": 2}
+
+
+def test_everything():
+    everything = Selection.everything(5, "abc")
+    assert everything.indices.tolist() == list(range(5)) and everything.effective_sample_size == 5
+
+
+@pytest.mark.parametrize("n", [10, 31_601, 392_702])
+@pytest.mark.parametrize("pct", [0.1, 1 / 3, 0.5, 0.999, 1.0])
+def test_budget_is_rounded_exactly(n, pct):
+    assert budget(n, data_pct=pct) == round(pct * n)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"data_pct": 0.1, "num_examples": 1}, {"data_pct": 0.0}, {"data_pct": 10}, {"data_pct": 0.01}, {"num_examples": 0}, {"num_examples": 11}],
+)  # fmt: skip
+def test_budgets_of_nothing_or_more_than_everything_are_refused(options):
+    with pytest.raises(InputError):
+        budget(10, **options)
+
+
+def test_effective_sample_size():
+    assert effective_sample_size([1, 1, 1]) == pytest.approx(3)
+    assert effective_sample_size([1, 0, 0]) == pytest.approx(1)
+    assert effective_sample_size([2, 2]) == effective_sample_size([1, 1])
+
+
+def test_weights_with_replacement_are_unbiased_by_enumeration():
+    loss, p = np.array([3.0, -1.0, 10.0]), np.array([0.5, 0.2, 0.3])
+    weights = weights_with_replacement(p, 3).astype(float)
+    expected = sum(
+        np.prod(p[list(draw)]) * np.mean(weights[list(draw)] * loss[list(draw)])
+        for draw in itertools.product(range(3), repeat=2)
+    )
+    assert expected == pytest.approx(loss.mean(), rel=1e-6)
+
+
+def test_weights_without_replacement_are_unbiased_by_enumeration():
+    """Independent inclusion with probability pi, the sum divided by the expected sample size."""
+    loss, pi = np.array([3.0, -1.0, 10.0, 4.0]), np.array([0.9, 0.2, 1.0, 0.4])
+    weights, m = weights_without_replacement(pi, 4).astype(float), pi.sum()
+    expected = 0.0
+    for included in itertools.product([0, 1], repeat=4):
+        chosen = np.array(included, dtype=bool)
+        probability = np.prod(np.where(chosen, pi, 1 - pi))
+        expected += probability * (weights * loss)[chosen].sum() / m
+    assert expected == pytest.approx(loss.mean(), rel=1e-6)
+
+
+def test_an_example_that_cannot_be_drawn_has_weight_zero():
+    assert weights_with_replacement(np.array([1.0, 0.0]), 2).tolist() == [0.5, 0.0]
+    assert weights_without_replacement(np.array([1.0, 0.0]), 2).tolist() == [0.5, 0.0]
