@@ -202,3 +202,14 @@ def test_nothing_to_report_is_one_line(tmp_path, make):
     make(tmp_path / "runs")
     with pytest.raises(InputError, match=r"no such folder|no finished run"):
         report.main([str(tmp_path / "runs")])
+
+
+def test_the_readmes_published_table_is_the_one_reports_use():
+    from tests import tiny
+
+    text = (tiny.ROOT / "README.md").read_text().partition("## The published table")[2]
+    rows = re.findall(r"^\| (\d+) \| ([\d. /]+) \| ([\d., ]+) \| ([\d., ]+) \|$", text, flags=re.M)
+    found = {
+        int(pct) / 100: tuple(tuple(map(float, re.split(" / |, ", cell))) for cell in cells) for pct, *cells in rows
+    }
+    assert found == PUBLISHED
