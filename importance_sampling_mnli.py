@@ -12,6 +12,8 @@ kept in <output_dir>/selector/. --online schemes: grad_norm (Katharopoulos & Fle
 rho (Mindermann et al. 2022), rs2 (Okanovic et al. 2023).
 """
 
+import os
+
 from utils.arguments import add_data_args, add_model_args, add_training_args
 from utils.choosing import add_strategy_args, choose
 from utils.runs import ArgumentParser, InputError, parse_args, run_script
@@ -51,7 +53,7 @@ def main(argv=None) -> None:
     from utils import finetune
     from utils.runs import setup_logging
 
-    setup_logging()
+    setup_logging(main_process=_first_process())
     seed = args.seed if args.selection_seed is None else args.selection_seed
     run = train_online if args.online else train_on_choice
     run(args, Selector(args, seed), seed, finetune)
@@ -71,8 +73,9 @@ def train_on_choice(args, selector, seed, finetune) -> None:
         selector.fill_in(get_strategy(args.strategy).needs)
         selection = choose(args, examples, seed)
         card = subset_card(selection, examples)
-        write_json(Path(args.output_dir) / "selection.json", {**card, "provenance": selection.provenance})
-        print(format_card(card))
+        if _first_process():
+            write_json(Path(args.output_dir) / "selection.json", {**card, "provenance": selection.provenance})
+            print(format_card(card))
         return selection
 
     finetune.run(args, script="importance_sampling_mnli.py", choose=pick, arguments_given=given)
@@ -99,12 +102,19 @@ def train_online(args, selector, seed, finetune) -> None:
     results = finetune.run(
         args, script="importance_sampling_mnli.py", make_batches=make_batches(args.online, **options)
     )
+    if not _first_process():
+        return
     t, epochs = results["train"], results["train"]["epochs"]
     full = epochs * len(examples)
     print(
         f"{args.online}: {t['examples']} examples through the backward pass where {epochs:g} full epochs take {full:.0f} "
         f"({100 * (1 - t['examples'] / full):.1f} % saved), {t['probed']} more forward passes for choosing"
     )
+
+
+def _first_process() -> bool:
+    """Before and after the run itself there is no process group to ask."""
+    return not int(os.environ.get("RANK", 0))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ def micro_batches(lengths: np.ndarray, tokens: int, *, packed: bool = False, ove
     micro-batch, the fixed cost of a pass in tokens' worth of time, are fewest, by dynamic programming over the
     distinct lengths.
     """
+    if not len(lengths):  # a process's share of a batch smaller than the number of processes
+        return []
     order = np.argsort(-lengths, kind="stable")
     if packed:
         ends = np.cumsum(lengths[order])

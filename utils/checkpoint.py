@@ -3,6 +3,7 @@ safetensors and JSON; nothing is pickled. The random state needs no file: dropou
 (seed, step).
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -48,16 +49,19 @@ class Checkpoints:
                 path = temporary / f"{name}.safetensors"
                 save_file(content, path)
                 hashes[path.name] = file_sha256(path)
+            state = {"step": step, "sha256": hashes, **extra}
             with open(temporary / _STATE, "w", encoding="utf-8") as file:
-                json.dump({"step": step, "sha256": hashes, **extra}, file)
+                json.dump({**state, "own_sha256": _json_sha256(state)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             shutil.rmtree(place, ignore_errors=True)
             os.rename(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for old in self._found()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        # Later ones are damaged, or this run would have started from them.
+        kept = [found for found in self._found() if found <= place][-self.keep :]
+        for other in set(self._found()) - set(kept):
+            shutil.rmtree(other, ignore_errors=True)
         return place
 
     def restore(self, *, model, optimizer) -> tuple[int, dict, dict] | None:
@@ -90,12 +94,18 @@ class Checkpoints:
     def _damage(place: Path) -> str | None:
         try:
             state = json.loads((place / _STATE).read_text(encoding="utf-8"))
+            if state.pop("own_sha256") != _json_sha256(state):
+                return f"{_STATE} does not match its checksum"
             for name, expected in state["sha256"].items():
                 if file_sha256(place / name) != expected:
                     return f"{name} does not match its checksum"
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return str(error)
         return None
+
+
+def _json_sha256(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _model_tensors(model) -> dict[str, torch.Tensor]:

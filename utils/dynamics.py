@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.runs import InputError, atomic_path, read_npz, write_npz
+from utils.runs import InputError, atomic_path, read_npz, reserve_space, write_npz
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +209,7 @@ class DynamicsRecorder:
         if _shape_of(path) != shape:
             with atomic_path(path) as temporary:
                 fresh = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+                reserve_space(temporary)
                 fresh[:] = np.nan
                 fresh.flush()
         self._logits = np.lib.format.open_memmap(path, mode="r+")

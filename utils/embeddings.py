@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.runs import InputError, RunFailed, read_json, write_json
+from utils.runs import InputError, RunFailed, read_json, reserve_space, write_json
 
 # What the json must hold; `complete` is written last of all.
 ABOUT_FIELDS = ("model", "task", "split", "n", "d", "fingerprint", "pooling", "layer", "complete")
@@ -57,6 +57,7 @@ class EmbeddingWriter:
             # The identity is removed first and written last: a kill in between leaves nothing that looks resumable.
             self._identity_path.unlink(missing_ok=True)
             np.lib.format.open_memmap(self._partial, mode="w+", dtype=np.float32, shape=(n, d)).flush()
+            reserve_space(self._partial)
             self._done_path.write_bytes(bytes(num_blocks))
             write_json(self._identity_path, self._identity())
         self._values = np.lib.format.open_memmap(self._partial, mode="r+")

@@ -6,6 +6,7 @@ arguments.
 import argparse
 import contextlib
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -308,6 +309,12 @@ def _train(context: Context, examples, data, selection: Selection, make_batches:
         )
     if dynamics:
         dynamics.finish(examples["train"])
+    if args.record_dynamics and processes.main:
+        # A run killed between these steps repeats them.
+        shutil.rmtree(context.folder / "dynamics", ignore_errors=True)
+        recorded = Dynamics.load(context.folder / "dynamics.npz")
+        if recorded.num_snapshots > 1:
+            plot_data_map(recorded, context.folder / "data_map.png")
     return {"batch_size": batches.batch_size, "epochs": batches.epochs_done(summary["steps"]), **summary}
 
 
@@ -335,6 +342,7 @@ class _Dynamics:
         args = context.args
         self.context, self.data, self.batches = context, data, batches
         self.rows = np.unique(selection.indices)
+        self._kept: list[tuple[int, np.ndarray, np.ndarray]] = []
         self.own_passes = args.dynamics_eval_mode or args.dynamics_per_epoch > 1
         per_epoch = args.dynamics_per_epoch
         epochs = batches.num_steps / batches.steps_per_epoch
@@ -354,6 +362,7 @@ class _Dynamics:
             hooks.on_step.append(self._own_pass)
         else:
             hooks.on_batch.append(self._training_logits)
+            hooks.on_save.append(self._hand_over)
 
     def _training_logits(self, step, rows, logits, losses) -> None:
         self._record(self.batches.epoch(step), rows, logits.float().cpu().numpy())
@@ -373,15 +382,18 @@ class _Dynamics:
         if self.context.processes.size == 1:
             self.recorder.record(snapshot, rows, logits)
             return
-        # Micro-batches differ in number between processes: each keeps its own and hands them over at the end.
-        self._kept = getattr(self, "_kept", [])
+        # Micro-batches differ in number between processes: each keeps its own until the next checkpoint.
         self._kept.append((snapshot, rows, logits))
 
+    def _hand_over(self) -> None:
+        """Give the first process what was recorded since the last checkpoint: a continued run does not see it again."""
+        for kept in self.context.processes.gather(self._kept):
+            for snapshot, rows, logits in kept if self.context.processes.main else ():
+                self.recorder.record(snapshot, rows, logits)
+        self._kept = []
+
     def finish(self, examples: Examples) -> None:
-        if self.context.processes.size > 1:
-            for kept in self.context.processes.gather(getattr(self, "_kept", [])):
-                for snapshot, rows, logits in kept if self.context.processes.main else ():
-                    self.recorder.record(snapshot, rows, logits)
+        self._hand_over()
         if self.context.processes.main:
             self.recorder.finish(
                 self.context.folder / "dynamics.npz",
@@ -391,8 +403,6 @@ class _Dynamics:
                 mode="eval" if self.context.args.dynamics_eval_mode else "train",
                 fingerprint=examples.fingerprint,
             )
-            if len(self.steps) > 1:
-                plot_data_map(Dynamics.load(self.context.folder / "dynamics.npz"), self.context.folder / "data_map.png")
 
 
 @contextlib.contextmanager

@@ -62,10 +62,7 @@ def infer(
             block = rows[start : start + BLOCK_ROWS]
             by_length = np.argsort(-lengths[block], kind="stable")
             mine = block[by_length[processes.rank :: processes.size]]
-            parts, waiting = (
-                [],
-                [mine[part] for part in micro_batches(lengths[mine], budget, packed=packed)] if len(mine) else [],
-            )
+            parts, waiting = [], [mine[part] for part in micro_batches(lengths[mine], budget, packed=packed)]
             while waiting:
                 part = waiting.pop(0)
                 try:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,7 @@ class RunFailed(RuntimeError):
 def run_script(main):
     """Call `main()` and turn every foreseen failure into one line on stderr and its own exit status.
 
-    2 bad input, 75 stopped by a signal with the state saved, 130 Ctrl-C before there was anything to save,
+    2 bad input, 75 stopped by a signal with the state saved, 130 Ctrl-C outside training,
     1 failed (full disk, NaN loss). Anything else is a defect of ours and keeps its traceback.
     """
     prog = Path(sys.argv[0]).name
@@ -57,18 +58,30 @@ def run_script(main):
     except RunFailed as error:
         message, status = f"failed: {error}", EXIT_FAILED
     except KeyboardInterrupt:
-        message, status = "stopped by Ctrl-C; nothing was saved, finished files are whole", 130
+        message, status = (
+            "stopped by Ctrl-C; finished files and checkpoints are kept. Run the same command again to continue",
+            130,
+        )
     except BrokenPipeError:  # `script | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except Exception as error:
+        number = _errno(error)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        message = f"failed: {os.strerror(error.errno)}{where}; files already finished are untouched. Free space or choose another --output_dir, then run the same command again"
+        where = f" while writing {error.filename}" if getattr(error, "filename", None) else ""
+        message = f"failed: {os.strerror(number)}{where}; files already finished are untouched. Free space or choose another --output_dir, then run the same command again"
         status = EXIT_FAILED
     print(f"{prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's error number. safetensors and tokenizers, written in Rust, have it in their text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def setup_logging(*, main_process: bool = True) -> None:
@@ -103,6 +116,14 @@ def atomic_path(path):
 def write_text(path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def reserve_space(path) -> None:
+    """Have the disk set the whole of a sparse file aside. Writing into a mapped file on a full disk is no error but a
+    signal that ends the process without a word; here it is an OSError."""
+    if hasattr(os, "posix_fallocate"):  # Linux
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def write_json(path, value) -> None:
@@ -332,10 +353,20 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.overwrite:
             # results.json goes first: a crash in between must not leave a folder that looks finished.
-            for name in (RESULTS_FILE, RUN_FILE, "log.jsonl", "eval_log.json", "dynamics.npz", "selection.npz"):
+            for name in (
+                RESULTS_FILE,
+                RUN_FILE,
+                "log.jsonl",
+                "eval_log.json",
+                "dynamics.npz",
+                "data_map.png",
+                "selection.npz",
+            ):
                 (self.path / name).unlink(missing_ok=True)
             for name in ("checkpoints", "dynamics"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
+        for unfinished in self.path.glob(".*.tmp"):  # of a killed run
+            unfinished.unlink(missing_ok=True)
         if not self.resuming:
             write_json(
                 self.path / RUN_FILE,

@@ -55,11 +55,13 @@ class TrainingSettings:
 @dataclass
 class Hooks:
     """Called by the loop. on_batch(step, example_index (b,), logits (b, C), losses (b,)) after each micro-batch's
-    backward pass, detached; on_step(steps done) after each optimizer step; on_log(entry) with each line of log.jsonl."""
+    backward pass, detached; on_step(steps done) after each optimizer step; on_log(entry) with each line of log.jsonl;
+    on_save() before each checkpoint, on every process."""
 
     on_batch: list = field(default_factory=list)
     on_step: list = field(default_factory=list)
     on_log: list = field(default_factory=list)
+    on_save: list = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,8 @@ def train(
     log = TrainLog(log_path, done, enabled=bool(log_path) and processes.main)
 
     def save() -> None:
+        for hook in hooks.on_save:
+            hook()
         state = batches.state_dict()  # may ask the other processes, so all of them call it
         if checkpoints and processes.main:
             arrays = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()}
