@@ -1,7 +1,12 @@
-"""Two processes (gloo, on the CPU) against one with the same global batch: the same losses, weights, files."""
+"""Two processes (gloo, on the CPU) against one with the same global batch: the same losses, weights, files.
+
+torchrun and accelerate start the processes once each; the other groups are forked with the environment that they set.
+"""
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 
@@ -10,9 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from hans.generate import main as generate_hans
-from tests import tiny
+from tests import forked, tiny
 
-TRAIN, DEV = 53, 23  # neither divides by two
+TRAIN, DEV = 57, 23  # neither divides by two; the last batch of 8 holds one example, so one process has none
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +29,10 @@ def world(tmp_path_factory):
     return root
 
 
-def launch(processes, script, *words, launcher=None):
-    """Run a script alone or under a launcher, offline, one thread each."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(tiny.ROOT / script), *map(str, words)]
-    if launcher:
-        command = [sys.executable, "-m", *launcher, *command[1:]]
-    elif processes > 1:
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={processes}",
-            *command[1:],
-        ]
+def launch(launcher, script, *words):
+    """Run a script under a launcher, as a user would."""
+    command = [sys.executable, "-m", *launcher, str(tiny.ROOT / script), *map(str, words)]
+    environment = os.environ | forked.ENVIRONMENT
     done = subprocess.run(command, capture_output=True, text=True, cwd=tiny.ROOT, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -55,13 +49,14 @@ def training(world, out, batch, *more):
 
 @pytest.fixture(scope="module")
 def one(world):
-    launch(1, "run_glue.py", *training(world, world / "one", 8))
+    forked.run("run_glue.py", *training(world, world / "one", 8), printed=world / "one.printed")
     return world / "one"
 
 
 @pytest.fixture(scope="module")
 def two(world):
-    return world / "two", launch(2, "run_glue.py", *training(world, world / "two", 4))
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return world / "two", launch(torchrun, "run_glue.py", *training(world, world / "two", 4))
 
 
 def log(folder):
@@ -103,16 +98,17 @@ def test_accelerate_launch_is_another_way_to_start_it(world, one):
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
                 "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
     out = world / "accelerated"
-    launch(2, "run_glue.py", *training(world, out, 4), launcher=launcher)
+    launch(launcher, "run_glue.py", *training(world, out, 4))
     assert json.loads((out / "results.json").read_text())["processes"] == 2
     assert_agree(one, out)
 
 
 def test_extraction_writes_the_same_file(world, one):
     for name, processes in (("alone", 1), ("together", 2)):
-        launch(
+        forked.run_group(
             processes, "get_embeddings.py", "--model_name_or_path", one, "--task_name", "MNLI", "--data_dir", world / "data",
             "--max_seq_length", "32", "--pooling", "pooler", "--logits", "--output_dir", world / name,
+            printed=world / f"{name}.printed",
         )  # fmt: skip
     for kind, width in (("pooler_embeddings", 32), ("logits", 3)):
         a, b = (np.load(world / name / f"{kind}_mnli_train.npy", allow_pickle=False) for name in ("alone", "together"))
@@ -121,23 +117,65 @@ def test_extraction_writes_the_same_file(world, one):
 
 def test_hans_answers_are_the_same(world, one):
     for name, processes in (("hans_alone", 1), ("hans_together", 2)):
-        launch(
-            processes,
-            "test_hans.py",
-            "--model_name_or_path",
-            one,
-            "--data_dir",
-            world / "hans",
-            "--output_dir",
-            world / name,
-        )
+        done = forked.run_group(
+            processes, "test_hans.py", "--model_name_or_path", one, "--data_dir", world / "hans", "--output_dir",
+            world / name, printed=world / f"{name}.printed",
+        )  # fmt: skip
+        assert ["everything is in" in process.stdout for process in done] == [True, False][:processes]
     a, b = ((world / name / "hans_predictions.txt").read_text() for name in ("hans_alone", "hans_together"))
     assert a == b and a.count("\n") == 31
 
 
+# The script, but every process keeps the weights that its training left it with, and grad_norm samples from the second
+# step on: so small a model never says that it pays.
+EVERY_PROCESS_SAVES = """
+import os, runpy, sys
+from safetensors.torch import save_file
+from utils import finetune, online
+begin = online.GradNorm.__init__
+def begin_early(self, *args, **options):
+    begin(self, *args, **options)
+    self.threshold = 0.5
+online.GradNorm.__init__ = begin_early
+train = finetune.train
+def train_and_save(classifier, *args, **options):
+    summary = train(classifier, *args, **options)
+    weights = {{name: p.detach().clone() for name, p in classifier.model.named_parameters()}}
+    save_file(weights, f"{folder}/rank_{{os.environ['RANK']}}.safetensors")
+    return summary
+finetune.train = train_and_save
+sys.argv[0] = "importance_sampling_mnli.py"
+runpy.run_path("importance_sampling_mnli.py", run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize("scheme", ["infobatch", "grad_norm"])
-def test_online_sampling_agrees(world, scheme):
+def test_online_sampling_agrees(world, tmp_path, scheme):
+    script = tmp_path / "script.py"
     for name, processes, batch in ((f"{scheme}_one", 1, 8), (f"{scheme}_two", 2, 4)):
         words = [word for word in training(world, world / name, batch) if word != "--record_dynamics"]
-        launch(processes, "importance_sampling_mnli.py", "--online", scheme, *words)
+        script.write_text(EVERY_PROCESS_SAVES.format(folder=world / name))
+        done = forked.run_group(processes, script, "--online", scheme, *words, printed=world / f"{name}.printed")
+        assert [f"{scheme}: " in process.stdout for process in done] == [True, False][:processes]
     assert_agree(world / f"{scheme}_one", world / f"{scheme}_two")
+    ranks = [load_file(world / f"{scheme}_two" / f"rank_{rank}.safetensors") for rank in range(2)]
+    assert all(np.array_equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
+    last = log(world / f"{scheme}_two")[-1]
+    assert last["pruned_share"] > 0 if scheme == "infobatch" else last["sampled_steps"] > 0, "nothing was sampled"
+
+
+def test_processes_stop_together_and_go_on_as_if_nothing_had_been(world, two):
+    """SIGTERM reaches the second process only; both stop at the same step, and no snapshot of the dynamics is lost."""
+    out, words = world / "stopped", training(world, world / "stopped", 4)
+    processes = forked.start_group(2, "run_glue.py", *words, printed=world / "stopped.printed")
+    while not (out / "log.jsonl").exists():
+        assert processes[0].wait(0.002) is None
+    processes[1].send(signal.SIGTERM)
+    done = [process.finish() for process in processes]
+    steps = {re.search(r"stopped: .* at step (\d+) of 24; the state is saved", process.stderr)[1] for process in done}
+    assert [process.status for process in done] == [75, 75] and len(steps) == 1
+    assert (out / "checkpoints" / f"step_{int(steps.pop()):08d}").is_dir()
+    forked.run_group(2, "run_glue.py", *words, printed=world / "stopped.printed")
+    for name in ("model.safetensors", "dynamics.npz"):
+        assert (out / name).read_bytes() == (two[0] / name).read_bytes(), name
+    assert [entry["step"] for entry in log(out)] == list(range(1, 25))
