@@ -75,6 +75,8 @@ def main(argv=None) -> None:
         label_order=args.label_order,
         need_head=args.logits or args.pooling == "pooler",
     )
+    check_layer(args.layer, classifier)
+    args.max_seq_length = classifier.fitting_length(args.max_seq_length)
     precision = choose_precision(processes.device, fp16=args.fp16, bf16=args.bf16)
     written = []
     for split in examples:
@@ -173,6 +175,16 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
             f"{path} holds other embeddings ({'; '.join(different)}); give another --output_dir or --overwrite_output_dir"
         )
     return True
+
+
+def check_layer(layer: int | None, classifier) -> None:
+    """Raise InputError where --layer is none of the model's: 0 to its number of layers, or from -1 down."""
+    config = classifier.model.config
+    layers = getattr(config, "num_hidden_layers", None) or config.n_layers
+    if layer is not None and not -layers - 1 <= layer <= layers:
+        raise InputError(
+            f"--layer {layer}: the model has {layers} layers; give 0 (embeddings) to {layers}, or -1 to {-layers - 1}"
+        )
 
 
 def feature_width(classifier, pooling: str) -> int:

@@ -46,6 +46,7 @@ class Evaluation:
 
     def __init__(self, args, classifier, processes, precision):
         self.args, self.classifier, self.processes, self.precision = args, classifier, processes, precision
+        self.max_length = classifier.fitting_length(args.max_seq_length)
 
     def settle_names(self) -> str:
         """Find the meaning of unnamed outputs from labelled data, printing the score of every order."""
@@ -82,7 +83,7 @@ class Evaluation:
                 texts,
                 self.classifier.tokenizer,
                 fingerprint=fingerprint,
-                max_length=self.args.max_seq_length,
+                max_length=self.max_length,
                 segments=self.classifier.segments,
                 cache_dir=self.args.cache_dir,
                 overwrite_cache=self.args.overwrite_cache and self.processes.main,

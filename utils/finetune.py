@@ -197,12 +197,7 @@ def _selection_seed(args) -> int:
 
 def _prepare_model(context: Context) -> None:
     args, model = context.args, context.classifier.model
-    room = getattr(model.config, "max_position_embeddings", None)
-    if room and args.max_seq_length > room:
-        logger.warning(
-            "--max_seq_length %d is more than the model's %d positions: using %d", args.max_seq_length, room, room
-        )
-        args.max_seq_length = room
+    args.max_seq_length = context.classifier.fitting_length(args.max_seq_length)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if args.freeze_layers:

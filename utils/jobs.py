@@ -95,7 +95,9 @@ def _child(job: Job, device: str | None, threads: int, alive) -> None:
     os.dup2(log, 2)
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     import torch
+    from tqdm import tqdm
 
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with one that is killed
     torch.set_num_threads(threads)
     setup_logging()
     run_job(job)

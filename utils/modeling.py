@@ -36,6 +36,18 @@ class Classifier:
     def segments(self) -> bool:
         return uses_segments(self.model.config)
 
+    def fitting_length(self, asked: int) -> int:
+        """`asked` tokens per pair, or the model's number of positions, with a warning, where that is less."""
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        embeddings = getattr(self.model.base_model, "embeddings", None)
+        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        if padding is not None:  # RoBERTa counts from the position after padding's: 514 of them hold 512 tokens
+            room -= padding + 1
+        if not room or asked <= room:
+            return asked
+        logger.warning("--max_seq_length %d is more than the model's %d positions: using %d", asked, room, room)
+        return room
+
     def in_label_order(self, logits: torch.Tensor) -> torch.Tensor:
         """(n, C) model outputs -> (n, C) logits by label."""
         return logits if self.columns is None else logits.index_select(1, self.columns.to(logits.device))

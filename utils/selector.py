@@ -52,18 +52,17 @@ class Selector:
         """Set the paths that `needs` (keys of strategies.NEEDS) ask for and the flags leave open."""
         args = self.args
         wanted = set(needs)
+        if "score" in wanted:
+            wanted |= {"embeddings"} if args.score == "embedding" else set() if args.embedding_path else {"difficulty"}
         if wanted & {"dynamics", "two snapshots"} or ("difficulty" in wanted and not args.logits_path):
             args.dynamics_path = args.dynamics_path or str(self.proxy_run() / "dynamics.npz")
-        if (
-            wanted & {"embeddings", "pooler", "clusters"}
-            and not args.embedding_path
-            and not (wanted == {"clusters"} and args.cluster_path)
-        ):
+        clusters_to_make = "clusters" in wanted and not args.cluster_path
+        if (wanted & {"embeddings", "pooler"} or clusters_to_make) and not args.embedding_path:
             pooling = "pooler" if "pooler" in wanted else "cls"
             args.embedding_path = str(self.features(pooling=pooling))
         if "logits" in wanted and not args.logits_path:
             args.logits_path = str(self.features(logits=True))
-        if "clusters" in wanted and not args.cluster_path:
+        if clusters_to_make:
             args.cluster_path = str(self.clusters(args.embedding_path))
 
     def proxy_run(self) -> Path:

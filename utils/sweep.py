@@ -130,13 +130,14 @@ class Sweep:
     def _inputs(self, strategy: str, *, make: bool) -> tuple[list[str], float]:
         """The flags that give a strategy what it needs, made first where asked; and what that cost, in epochs."""
         args = copy.copy(self.args)
+        args.score = None  # every strategy with its defaults
         selector = Selector(args, min(self.args.seeds), make=make)
         needs = get_strategy(strategy).needs
         if needs:
             selector.fill_in(needs)
         wanted = {
             "embedding_path": {"embeddings", "pooler"}, "cluster_path": {"clusters"},
-            "dynamics_path": {"dynamics", "two snapshots", "difficulty"}, "logits_path": {"logits"},
+            "dynamics_path": {"dynamics", "two snapshots", "difficulty", "score"}, "logits_path": {"logits"},
         }  # fmt: skip
         flags = []
         for name, kinds in wanted.items():

@@ -128,6 +128,11 @@ NEEDS = {
         "a measure of difficulty: --dynamics_path FILE, made by run_glue.py --record_dynamics, or --logits_path FILE, "
         "made by get_embeddings.py --logits",
     ),
+    "score": (
+        lambda i: i.dynamics is not None or i.logits is not None or i.embeddings is not None,
+        "something to score by: --dynamics_path FILE (run_glue.py --record_dynamics), --logits_path FILE "
+        "(get_embeddings.py --logits) or --embedding_path FILE (get_embeddings.py)",
+    ),
 }
 
 

@@ -20,13 +20,15 @@ def lightweight(inputs: Inputs, pool: Pool) -> Picks:
     return _with_replacement(inputs, pool, squared, mix=0.5)
 
 
-@strategy("importance", weighted=True, source="Hansen & Hurwitz 1943")
+@strategy("importance", needs=("score",), weighted=True, source="Hansen & Hurwitz 1943")
 def importance(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None) -> Picks:
     """draws with replacement in proportion to a score, mixed with uniform; unbiased weights."""
     return _with_replacement(inputs, pool, sampling_scores(inputs, pool.rows, score), mix=mix)
 
 
-@strategy("poisson", weighted=True, source="Horvitz & Thompson 1952; Madow 1949 (fixed size)")
+@strategy(
+    "poisson", needs=("score",), weighted=True, source="Horvitz & Thompson 1952; Madow 1949 (fixed size)"
+)  # fmt: skip
 def poisson(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None) -> Picks:
     """without replacement, inclusion in proportion to a score, mixed with uniform; unbiased weights, exact size."""
     scores = sampling_scores(inputs, pool.rows, score)
@@ -39,14 +41,11 @@ def poisson(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None =
 def sampling_scores(inputs: Inputs, rows, score: str | None) -> np.ndarray:
     """float64 (r,), at least 0: difficulty from dynamics or logits, else squared distance to the mean embedding.
 
-    Raises InputError where there is nothing to score by.
+    Raises InputError where the score asked for has nothing to go by.
     """
     if score == "embedding" or (score is None and inputs.dynamics is None and inputs.logits is None):
         if inputs.embeddings is None:
-            raise InputError(
-                "importance sampling needs something to score by: --dynamics_path (run_glue.py --record_dynamics), "
-                "--logits_path (get_embeddings.py --logits) or --embedding_path (get_embeddings.py)"
-            )
+            raise InputError("--score embedding needs --embedding_path, made by get_embeddings.py")
         return squared_distances_to_mean(inputs.embeddings, rows)
     if inputs.dynamics is None and inputs.logits is None:
         raise InputError(f"--score {score} needs --dynamics_path, made by run_glue.py --record_dynamics")
