@@ -47,6 +47,8 @@ def main(argv=None) -> None:
         parser.error("--online rs2 needs --data_pct: the share of the data in each epoch's subset")
     if args.online and args.online != "rs2" and (args.data_pct or args.num_examples):
         parser.error(f"--online {args.online} draws from all of the data; --data_pct belongs to --strategy and rs2")
+    if args.online == "infobatch" and (args.max_steps or args.num_train_epochs % 1):
+        parser.error("--online infobatch plans its own steps: it takes a whole --num_train_epochs, and not --max_steps")
     if args.dry_run:
         parser.error("--dry_run: not for this script, whose proxy run is a run of its own; try run_glue.py --dry_run")
 

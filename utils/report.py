@@ -133,7 +133,7 @@ def cost_table(arms, scoring) -> tuple[str, list, str]:
         )
     words = (
         "In training epochs on everything; forward passes count a third. Scoring is what the way of choosing needs once "
-        "(a run that records dynamics, embeddings, a first fine-tuning); `pays after`: number of trainings on the chosen "
+        "(a run that records dynamics, embeddings, a first fine-tuning; what was given ready-made counts nothing); `pays after`: number of trainings on the chosen "
         "examples after which scoring and they together cost less than as many on everything."
     )
     return "Cost", rows, words
