@@ -90,7 +90,7 @@ def one_process(monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", saved)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the stages have in forked.py; on a busy machine two threads wait for each other
+    torch.set_num_threads(1)  # on a busy machine two threads wait for each other
     yield
     torch.set_num_threads(threads)
     kills.clear()
