@@ -203,12 +203,13 @@ def draw(arms, scoring, dev, columns, out: Path) -> dict[str, str]:
     import matplotlib.pyplot as plt
 
     strategies = [s for s in dict.fromkeys(arm[0] for arm in arms) if s != "all"]
+    colours = plt.get_cmap("tab10" if len(strategies) <= 10 else "tab20")
     looks = {}
     for i, strategy in enumerate(s for s in strategies if s != "random"):
-        looks[strategy] = {"color": plt.get_cmap("tab20")(i % COLOURS), "marker": MARKERS[i % len(MARKERS)], "lw": 1.2}
+        looks[strategy] = {"color": colours(i % COLOURS), "marker": MARKERS[i % len(MARKERS)], "lw": 1.2}
     looks["random"] = {"color": "black", "marker": "o", "lw": 2.5}
     looks["all"] = {"color": "black", "marker": "*", "lw": 0}
-    kinds = list(dict.fromkeys(arm[2] for arm in arms))
+    kinds = list(dict.fromkeys(arm[2] for arm in arms if arm[0] != "all"))
     written = {}
 
     def save(figure, name, caption):
@@ -296,7 +297,7 @@ def draw(arms, scoring, dev, columns, out: Path) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------------- page
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}th,td{border:1px solid #ddd;padding:3px 8px;
-text-align:left;white-space:nowrap}th{background:#f4f4f4}tr:nth-child(even) td{background:#fafafa}figure{margin:2em 0}
+text-align:left;white-space:nowrap}th{background:#f4f4f4;white-space:normal}tr:nth-child(even) td{background:#fafafa}figure{margin:2em 0}
 img{max-width:100%}figcaption,p{color:#555}"""
 
 
