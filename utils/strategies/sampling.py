@@ -30,7 +30,7 @@ def importance(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | Non
     "poisson", needs=("score",), weighted=True, source="Horvitz & Thompson 1952; Madow 1949 (fixed size)"
 )  # fmt: skip
 def poisson(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None) -> Picks:
-    """without replacement, inclusion in proportion to a score, mixed with uniform; unbiased weights, exact size."""
+    """without replacement, inclusion in proportion to a score, mixed with uniform; unbiased weights, exact size; budgets do not nest."""
     scores = sampling_scores(inputs, pool.rows, score)
     pi = inclusion_probabilities(mixture(scores, mix), pool.m)
     chosen = systematic(pi, pool.rng)
