@@ -92,8 +92,14 @@ def test_genres_and_ids_where_the_task_has_them(tmp_path):
     write(tmp_path, "mnli")
     examples = load_split(get_task("mnli"), "train", data_dir=tmp_path)
     assert examples.genres == ["fiction", "travel"] and examples.guids == ["1e", "2c"]
-    write(tmp_path, "rte")
-    assert load_split(get_task("rte"), "train", data_dir=tmp_path).genres is None
+    write(tmp_path, "sts-b")
+    examples = load_split(get_task("sts-b"), "train", data_dir=tmp_path)
+    assert examples.genres == ["news", "forum"] and examples.guids == ["0", "1"]
+    write(tmp_path, "qqp")
+    examples = load_split(get_task("qqp"), "train", data_dir=tmp_path)
+    assert examples.genres is None and examples.guids == ["5", "6"]
+    write(tmp_path, "cola")
+    assert load_split(get_task("cola"), "train", data_dir=tmp_path).guids == ["train-0", "train-1"]
 
 
 def test_the_gold_label_counts_not_one_annotators(tmp_path):
@@ -124,36 +130,75 @@ def test_same_rows_same_fingerprint_other_labels_another(tmp_path):
     write(tmp_path / "b", "rte", end="\r\n")
     rows = LAYOUTS["rte"][1]
     write(tmp_path / "c", "rte", rows=[rows[0], [*rows[1][:-1], "entailment"]])
-    a, b, c = (load_split(get_task("rte"), "train", data_dir=tmp_path / x).fingerprint for x in "abc")
-    assert a == b != c
+    write(tmp_path / "d", "rte", rows=[["0", "AB", "C", "entailment"]])
+    write(tmp_path / "e", "rte", rows=[["0", "A", "BC", "entailment"]])
+    a, b, c, d, e = (load_split(get_task("rte"), "train", data_dir=tmp_path / x).fingerprint for x in "abcde")
+    assert a == b and len({a, c, d, e}) == 4
 
 
 # ------------------------------------------------------------------------------------------------------------------ hub
-def test_the_hub_numbers_classes_otherwise_and_is_mapped_by_name(tmp_path, monkeypatch):
-    import datasets
+# task -> its configuration, text columns and class names on the hub. MNLI's real class order is not that of its TSV
+# reader; the others' orders are turned round here, so that a reader which trusts the numbers is wrong for all of them.
+HUB = {
+    "cola": ("cola", ("sentence",), ["acceptable", "unacceptable"]),
+    "sst-2": ("sst2", ("sentence",), ["positive", "negative"]),
+    "mrpc": ("mrpc", ("sentence1", "sentence2"), ["equivalent", "not_equivalent"]),
+    "sts-b": ("stsb", ("sentence1", "sentence2"), None),
+    "qqp": ("qqp", ("question1", "question2"), ["duplicate", "not_duplicate"]),
+    "mnli": ("mnli", ("premise", "hypothesis"), ["entailment", "neutral", "contradiction"]),
+    "qnli": ("qnli", ("question", "sentence"), ["not_entailment", "entailment"]),
+    "rte": ("rte", ("sentence1", "sentence2"), ["not_entailment", "entailment"]),
+    "wnli": ("wnli", ("sentence1", "sentence2"), ["entailment", "not_entailment"]),
+}
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"} | {
+    f"{ours}_{part}": f"{theirs}_{part}"
+    for ours, theirs in (("dev", "validation"), ("test", "test"))
+    for part in ("matched", "mismatched")
+}
 
-    hub_names = ["entailment", "neutral", "contradiction"]
-    write(tmp_path, "mnli")
-    tsv = load_split(get_task("mnli"), "train", data_dir=tmp_path)
-    features = datasets.Features({
-        "premise": datasets.Value("string"), "hypothesis": datasets.Value("string"),
-        "label": datasets.ClassLabel(names=hub_names), "idx": datasets.Value("int32"),
-    })  # fmt: skip
-    columns = {
-        "premise": list(tsv.texts[0]), "hypothesis": list(tsv.texts[1]), "idx": [0, 1],
-        "label": [hub_names.index(tsv.label_names[i]) for i in tsv.labels],
-    }  # fmt: skip
-    asked = []
 
-    def load(*args, **options):
-        asked.append((args, options["split"]))
-        return datasets.Dataset.from_dict(columns, features=features)
+class Hub:
+    """Stands in for `datasets.load_dataset`: the rows of LAYOUTS, without labels (-1) in test splits."""
 
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    hub = load_split(get_task("mnli"), "train")
-    assert asked == [(("nyu-mll/glue", "mnli"), "train")]
-    assert hub.labels.tolist() == tsv.labels.tolist() != columns["label"]
-    assert hub.texts == tsv.texts and hub.fingerprint == tsv.fingerprint
+    def __init__(self, name, class_names=None):
+        self.asked = None
+        self.texts, self.labels = LAYOUTS[name][2:]
+        self.columns = HUB[name][1]
+        self.class_names = class_names or HUB[name][2]
+
+    def __call__(self, dataset, configuration, *, split, cache_dir):
+        import datasets
+
+        self.asked = (dataset, configuration, split)
+        regression = self.class_names is None
+        features = dict.fromkeys(self.columns, datasets.Value("string"))
+        features["label"] = datasets.Value("float32") if regression else datasets.ClassLabel(names=self.class_names)
+        labels = self.labels if regression else [self.class_names.index(label) for label in self.labels]
+        if split.startswith("test"):
+            labels = [-1 for _ in labels]
+        rows = dict(zip(self.columns, self.texts, strict=True)) | {"label": labels, "idx": [70, 71]}
+        return datasets.Dataset.from_dict(rows, features=datasets.Features(features | {"idx": datasets.Value("int32")}))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_hub_numbers_classes_otherwise_and_is_mapped_by_name(tmp_path, monkeypatch, name):
+    task, hub = TASKS[name], Hub(name)
+    monkeypatch.setattr("datasets.load_dataset", hub)
+    for split in ("train", *task.dev):
+        write(tmp_path, name, split=split)
+        tsv, read = load_split(task, split, data_dir=tmp_path), load_split(task, split)
+        assert hub.asked == ("nyu-mll/glue", HUB[name][0], HUB_SPLITS[split])
+        assert read.texts == tsv.texts and read.guids == ["70", "71"]
+        assert read.labels.tolist() == tsv.labels.tolist() and read.labels.dtype == tsv.labels.dtype
+        assert read.fingerprint == tsv.fingerprint
+    for split in task.test:
+        assert load_split(task, split).labels is None and hub.asked[2] == HUB_SPLITS[split]
+
+
+def test_other_classes_on_the_hub_are_refused(monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", Hub("rte", ["entailment", "neutral", "not_entailment"]))
+    with pytest.raises(InputError, match=r"glue/rte has classes .*'neutral'.*expected"):
+        load_split(get_task("rte"), "train")
 
 
 def test_without_the_hub_it_says_what_to_do(monkeypatch):
@@ -196,6 +241,31 @@ def test_a_short_row_names_its_line(tmp_path, name):
     rows = LAYOUTS[name][1]
     write(tmp_path, name, rows=[rows[0], rows[1][:1]])
     refused(tmp_path, name, rf"line {3 if LAYOUTS[name][0] else 2} has 1 tab-separated columns")
+
+
+def test_a_short_row_counts_where_nothing_of_ours_is_missing(tmp_path):
+    (tmp_path / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\tnote\n0\tA\tB\tentailment\n")
+    refused(tmp_path, "rte", r"train\.tsv: line 2 has 4 tab-separated columns where 5 are due")
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("cola", "qqp")])
+def test_a_short_row_of_a_test_split(tmp_path, name):
+    columns, rows, _, _ = LAYOUTS[name]
+    (split, about), *_ = TASKS[name].test.items()
+    (tmp_path / about.file).write_text("\t".join(columns) + "\n" + "\t".join(rows[0]) + "\ncut\n")
+    refused(tmp_path, name, rf"{about.file}: line 3 has 1 tab-separated columns", split=split)
+
+
+@pytest.mark.parametrize(
+    "name, column",
+    [(name, column) for name, task in TASKS.items() if LAYOUTS[name][0] for column in (*task.text_columns, task.label_column)],
+)  # fmt: skip
+def test_a_missing_column_is_named(tmp_path, name, column):
+    columns, rows, _, _ = LAYOUTS[name]
+    keep = [i for i, there in enumerate(columns) if there != column]
+    lines = [[cells[i] for i in keep] for cells in (columns, *rows)]
+    (tmp_path / "train.tsv").write_text("".join("\t".join(cells) + "\n" for cells in lines))
+    refused(tmp_path, name, rf"train\.tsv: no column '{column}' in its header \({columns[keep[0]]}")
 
 
 @pytest.mark.parametrize(
