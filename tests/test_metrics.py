@@ -50,9 +50,49 @@ def test_one_answer_for_everything_is_a_number(answer):
     assert found["acc"] == 0.5 and found["mcc"] == 0 and np.isfinite(list(found.values())).all()
 
 
-def test_a_constant_has_no_correlation():
-    found = compute_metrics(("corr", "pearson", "spearmanr"), np.full(4, 2.5), np.array([1.0, 2.0, 3.0, 4.0]))
-    assert set(found.values()) == {0.0}
+@pytest.mark.parametrize(
+    "label, answer, expected",
+    [
+        (
+            0,
+            0,
+            {"acc": 1, "f1": 0, "mcc": 0, "acc_and_f1": 0.5},
+        ),  # no positive anywhere: F1 is 0, as scikit-learn has it
+        (0, 1, {"acc": 0, "f1": 0, "mcc": 0, "acc_and_f1": 0}),
+        (1, 0, {"acc": 0, "f1": 0, "mcc": 0, "acc_and_f1": 0}),
+        (1, 1, {"acc": 1, "f1": 1, "mcc": 0, "acc_and_f1": 1}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_a_split_of_one_class(label, answer, expected):
+    found = compute_metrics(("acc", "f1", "mcc", "acc_and_f1"), np.full(3, answer), np.full(3, label))
+    assert found == expected
+
+
+def test_a_split_of_one_class_and_mixed_answers():
+    found = compute_metrics(("acc", "f1", "mcc"), np.array([1, 1, 0, 1]), np.ones(4, dtype=np.int64))
+    assert found == {"acc": 0.75, "f1": pytest.approx(6 / 7), "mcc": 0}
+
+
+VARIED, CONSTANT = np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 2.5)
+
+
+@pytest.mark.parametrize("predictions, labels", [(CONSTANT, VARIED), (VARIED, CONSTANT), (CONSTANT, CONSTANT)])
+def test_a_constant_has_no_correlation(predictions, labels):
+    found = compute_metrics(("corr", "pearson", "spearmanr"), predictions, labels)
+    assert found == {"corr": 0, "pearson": 0, "spearmanr": 0}
+
+
+def test_spearman_shares_ranks_between_equal_values():
+    labels, predictions = np.array([1.0, 1.0, 2.0, 3.0, 3.0]), np.array([0.0, 9.0, 10.0, 1e3, 1e6])
+    found = compute_metrics(("spearmanr",), predictions, labels)["spearmanr"]
+    assert found == pytest.approx(np.corrcoef([1.5, 1.5, 3, 4.5, 4.5], [1, 2, 3, 4, 5])[0, 1])
+
+
+def test_a_reports_numbers_are_plain_floats():
+    for task in TASKS.values():
+        found = compute_metrics(task.metrics, np.array([0, 1, 1]), np.array([0, 1, 0]))
+        assert {type(value) for value in found.values()} == {float}
 
 
 def test_a_mean_of_batch_means_would_differ():

@@ -8,7 +8,7 @@ def compute_metrics(names: tuple[str, ...], predictions: np.ndarray, labels: np.
 
     `predictions` (n,): int64 class numbers, or float values for regression; `labels` (n,) of the same kind. `f1` takes
     class 1 as the positive one, as GLUE does. `corr` and `acc_and_f1` are the means that GLUE reports. Raises
-    ValueError for an unknown name, empty or unequal arrays.
+    ValueError for empty or unequal arrays.
     """
     if len(predictions) != len(labels) or len(labels) == 0:
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
