@@ -32,6 +32,9 @@ class Selection:
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        kind = np.asarray(self.indices).dtype
+        if len(self.indices) and kind.kind not in "iu":  # a mask would pass as rows 0 and 1
+            raise InputError(f"selection: indices are {kind}, not row numbers (of a mask: np.flatnonzero)")
         object.__setattr__(self, "indices", np.ascontiguousarray(self.indices, dtype=np.int64))
         object.__setattr__(self, "weights", np.ascontiguousarray(self.weights, dtype=np.float32))
         if self.scores is not None:
