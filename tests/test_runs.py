@@ -25,6 +25,66 @@ def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path):
     assert runs.read_json(path) == {"a": 1} and os.listdir(tmp_path) == ["file.json"]
 
 
+def test_a_file_is_seen_whole_or_not_at_all_and_its_folder_is_made(tmp_path):
+    path = tmp_path / "new" / "folder" / "x"
+    with runs.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists() and temporary.parent == path.parent  # the same disk: a change of names is enough
+    assert path.read_text() == "half" and os.listdir(path.parent) == ["x"]
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), runs.atomic_path(tmp_path / "x"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failing_array_leaves_the_old_npz(tmp_path):
+    runs.write_npz(tmp_path / "x.npz", a=np.arange(3))
+    with pytest.raises(ValueError, match=r"[Oo]bject arrays cannot be saved"):
+        runs.write_npz(tmp_path / "x.npz", a=np.zeros(9), b=np.array([{}], dtype=object))
+    assert runs.read_npz(tmp_path / "x.npz")["a"].tolist() == [0, 1, 2] and os.listdir(tmp_path) == ["x.npz"]
+
+
+@pytest.mark.parametrize("read", [runs.read_json, runs.read_npz])
+def test_a_missing_file_is_one_line(tmp_path, read):
+    with pytest.raises(InputError, match=rf"^{tmp_path}/none: no such file$"):
+        read(tmp_path / "none")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04", b"\x80\x04N."], ids=["empty", "json", "zip", "pickle"])
+def test_another_kind_of_file_is_no_npz(tmp_path, content):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz: not a readable \.npz file") as error:
+        runs.read_npz(tmp_path / "x.npz")
+    assert "\n" not in str(error.value)
+
+
+def test_a_single_array_is_no_npz(tmp_path):
+    with open(tmp_path / "x.npz", "wb") as file:
+        np.save(file, np.arange(3))
+    with pytest.raises(InputError, match=r"x\.npz: not a readable \.npz file \(it is one bare array"):
+        runs.read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("save", [runs.write_npz, np.savez_compressed])
+def test_any_flipped_bit_of_an_npz_is_refused_or_changes_nothing(tmp_path, save):
+    path, arrays = tmp_path / "x.npz", {"a": np.arange(3), "b": np.ones(2, dtype=np.float32)}
+    save(path, **arrays)
+    whole, refused = path.read_bytes(), 0
+    for i in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[i] ^= 1 << (i % 8)
+        path.write_bytes(damaged)
+        try:
+            read = runs.read_npz(path, required=("a", "b"))
+        except InputError:
+            refused += 1
+            continue
+        assert all((read[name] == array).all() and read[name].dtype == array.dtype for name, array in arrays.items())
+    assert refused > len(whole) / 2  # dates, versions and the like are nobody's loss
+
+
 def test_json_of_numpy_and_paths(tmp_path):
     runs.write_json(tmp_path / "x.json", {"n": np.int64(3), "v": np.arange(2), "p": tmp_path, "ü": "ü"})
     assert runs.read_json(tmp_path / "x.json") == {"n": 3, "v": [0, 1], "p": str(tmp_path), "ü": "ü"}
@@ -68,6 +128,7 @@ def ended(body: str) -> subprocess.CompletedProcess:
         ("raise Interrupted('SIGTERM')", 75, "script.py: stopped: SIGTERM\n"),
         ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C"),
         ("raise OSError(errno.ENOSPC, 'full', '/x/y')", 1, "No space left on device while writing /x/y"),
+        ("raise RuntimeError('I/O error: full (os error 28)')", 1, "No space left on device"),  # from a Rust library
         ("raise PermissionError(errno.EACCES, 'no', '/x')", 1, "Permission denied while writing /x"),
     ],
 )
@@ -76,9 +137,16 @@ def test_foreseen_failures_are_one_line_with_their_status(body, status, said):
     assert done.returncode == status and said in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_defect_of_ours_keeps_its_traceback():
-    done = ended("1 / 0")
-    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+@pytest.mark.parametrize("body", ["pass", "raise BrokenPipeError"])
+def test_success_and_a_reader_that_has_enough_are_silent(body):
+    done = ended(body)
+    assert done.returncode == 0 and done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("body, name", [("1 / 0", "ZeroDivisionError"), ("raise OSError(errno.EIO, 'io')", "OSError")])
+def test_a_defect_of_ours_keeps_its_traceback(body, name):
+    done = ended(body)
+    assert done.returncode == 1 and name in done.stderr and "Traceback" in done.stderr
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
@@ -108,6 +176,29 @@ def test_one_json_file_stands_for_all_flags(tmp_path):
     path.write_text(json.dumps({"rate": 0.5, "flag": True, "many": [1, 2], "name": None}))
     args = parse_args(parser(), [str(path)])
     assert vars(args) == {"rate": 0.5, "flag": True, "many": [1, 2], "name": None}
+    assert parse_args(parser(), ["--rate", "0.5", "--flag", "--many", "1", "2"]) == args
+    path.write_text(json.dumps({"flag": False, "name": "words with spaces"}))
+    assert vars(parse_args(parser(), [str(path)])) == {
+        "rate": 1.0,
+        "flag": False,
+        "many": None,
+        "name": "words with spaces",
+    }
+
+
+def test_a_json_file_is_all_there_is_or_no_file_of_flags(tmp_path, capsys):
+    path = tmp_path / "flags.json"
+    path.write_text('{"rate": 0.5}')
+    with pytest.raises(SystemExit) as status:
+        parse_args(parser(), [str(path), "--flag"])
+    assert status.value.code == 2 and "flags.json" in capsys.readouterr().err
+    assert parse_args(parser(), ["--name", str(path)]).name == str(path)
+
+
+def test_a_missing_json_file_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as status:
+        parse_args(parser(), [str(tmp_path / "none.json")])
+    assert status.value.code == 2 and "none.json: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", '{"unknown": 1}', '{"rate": "fast"}'])
@@ -170,6 +261,56 @@ def test_an_unfinished_run_is_continued_with_the_same_arguments_only(tmp_path):
         directory(tmp_path, script="b.py")
     with pytest.raises(InputError, match="unfinished run on other data"):
         directory(tmp_path).begin(data="xyz")
+
+
+def test_continuing_rewrites_nothing_and_clears_half_written_files(tmp_path):
+    directory(tmp_path).begin(data="abc")
+    (tmp_path / ".results.json.123.tmp").write_text("{")
+    before = (tmp_path / "run.json").read_bytes()
+    directory(tmp_path, save_steps=9).begin(data="abc")
+    assert (tmp_path / "run.json").read_bytes() == before and os.listdir(tmp_path) == ["run.json"]
+
+
+def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
+    directory(tmp_path).begin(data="abc")
+    for name in ("log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "selection.npz", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    for name in ("checkpoints", "dynamics", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("old")
+    again = directory(tmp_path, overwrite=True, lr=2)
+    assert not again.resuming and (tmp_path / "log.jsonl").exists()  # construction changes nothing
+    again.begin(data="xyz")
+    assert sorted(os.listdir(tmp_path)) == ["mine", "notes.txt", "run.json"] and (tmp_path / "mine" / "x").exists()
+    about = runs.read_json(tmp_path / "run.json")
+    assert about["arguments"]["lr"] == 2 and about["data"] == "xyz"
+
+
+def test_only_the_main_process_writes_but_every_one_checks(tmp_path):
+    helper = RunDirectory(tmp_path / "out", script="a.py", arguments={"lr": 1}, main_process=False)
+    helper.begin(data="abc")
+    helper.finish({"acc": 1})
+    assert not (tmp_path / "out").exists()
+    directory(tmp_path / "out").begin(data="abc")
+    helper = RunDirectory(tmp_path / "out", script="a.py", arguments={"lr": 1}, main_process=False)
+    with pytest.raises(InputError, match="unfinished run on other data"):
+        helper.begin(data="xyz")
+
+
+def test_a_flag_that_came_or_went_is_another_argument(tmp_path):
+    directory(tmp_path, seed=3).begin()
+    with pytest.raises(InputError, match="--seed was 3, now None"):
+        directory(tmp_path)
+    with pytest.raises(InputError, match=r"--warmup was None, now 0\.1"):
+        directory(tmp_path, seed=3, warmup=0.1)
+
+
+def test_a_damaged_run_json_is_one_line(tmp_path):
+    (tmp_path / "run.json").write_text('{"script": "a.')
+    with pytest.raises(InputError, match=r"run\.json: not readable as JSON"):
+        directory(tmp_path)
+    directory(tmp_path, overwrite=True).begin()
+    assert runs.read_json(tmp_path / "run.json")["script"] == "a.py"
 
 
 def test_the_folder_is_a_file(tmp_path):

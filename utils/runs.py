@@ -153,15 +153,20 @@ def write_npz(path, **arrays) -> None:
 def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
     """All arrays of an `.npz`. Raises InputError where it is missing, damaged, or lacks a required array."""
     import zipfile
+    import zlib
 
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is one bare array, a .npy file")
+        with loaded as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    # zipfile answers damaged flags with RuntimeError, as if the file were encrypted or of a newer zip version.
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: not a readable .npz file ({error}); it was cut short or is another kind of file"
         ) from None
