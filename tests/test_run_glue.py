@@ -130,11 +130,11 @@ def test_max_train_samples_is_a_seeded_random_sample_and_recorded(data, config, 
 
 
 def test_both_segments_reach_the_model_in_training_and_evaluation(data, config, tmp_path):
-    """A model that cannot see segments gives the same answers when they are swapped; ours must not."""
+    """Padded or packed, all goes through the encoder."""
     probe = tmp_path / "probe.py"
     probe.write_text(
         "import sys, json\n"
-        "from transformers import AlbertForSequenceClassification as M\n"
+        "from transformers import AlbertModel as M\n"
         "seen = {True: set(), False: set()}\n"
         "real = M.forward\n"
         "def forward(self, *a, token_type_ids=None, **k):\n"

@@ -243,7 +243,7 @@ def test_make_reproduce_goes_its_whole_way_on_stand_ins(world, tmp_path):
     transformers.BertForSequenceClassification(tiny.config("bert")).save_pretrained(trained)
     (tmp_path / "glue").mkdir()
     shutil.copytree(world / "data", tmp_path / "glue" / "MNLI")
-    recipe = "--max_seq_length 32 --per_gpu_train_batch_size 8 --learning_rate 1e-3 --num_train_epochs 3.0 --fp16"
+    recipe = "--max_seq_length 32 --per_gpu_train_batch_size 8 --learning_rate 1e-3 --num_train_epochs 8.0 --fp16"
     done = make_reproduce(
         f"MODEL={trained}", f"GLUE_DIR={tmp_path / 'glue'}", f"HANS_DIR={world / 'hans'}", "SHARES=0.5 1.0", "SEEDS=0",
         f"RECIPE={recipe}", f"OUT={tmp_path}",
