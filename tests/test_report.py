@@ -91,6 +91,13 @@ def test_the_main_table_is_laid_out_as_the_published_one(sweep):
     assert rows[0][6] == "0.120 ± 0.020, 0.130 ± 0.020, 0.140 ± 0.020"
 
 
+def test_at_a_glance_has_a_row_per_way_and_a_column_per_share(sweep):
+    run(sweep)
+    header, *rows = tables((sweep / "report" / "results.md").read_text())["At a glance"]
+    assert header == ["chosen by", "10 %", "100 %"]
+    assert rows[0] == ["random", "61.5 ± 1.0 ; 13.0 ± 2.0", "-"] and rows[-1][:2] == ["all", "-"]
+
+
 def test_a_win_is_called_only_where_it_is_one(sweep):
     run(sweep)
     header, *rows = tables((sweep / "report" / "results.md").read_text())["Difference from random"]

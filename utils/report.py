@@ -28,7 +28,7 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
         arms.setdefault(result.arm, []).append(result)
     columns = list(dict.fromkeys(name for result in runs.results for name in result.scores))
     dev = [name for name in columns if not name.startswith(("HANS", "entailed", "non-entailed"))]
-    tables = [main_table(arms, dev, columns)]
+    tables = [overview_table(arms, dev, columns), main_table(arms, dev, columns)]
     if any(strategy not in ("all", "random") for strategy, _, _ in arms):
         tables.append(comparison_table(arms, dev, columns))
         tables.append(cost_table(arms, runs.scoring))
@@ -55,8 +55,28 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
+def overview_table(arms, dev, columns) -> tuple[str, list, str]:
+    """A row per way of choosing, a column per share: (title, rows with the header first, words below)."""
+    shares = sorted({pct for _, pct, _ in arms})
+    hans = "HANS non-entailed" in columns
+    rows = [["chosen by", *(f"{100 * pct:g} %" for pct in shares)]]
+    for strategy, kind in dict.fromkeys((s, k) for s, _, k in arms):
+        row = [strategy if kind == "epochs" else f"{strategy}, equal {kind}"]
+        for pct in shares:
+            results = arms.get((strategy, pct, kind), [])
+            cell = _spread([sum(r.scores[d] for d in dev) / len(dev) for r in results], 100, 1)
+            if results and hans:
+                cell += f" ; {_spread(_known(results, 'HANS non-entailed'), 100, 1)}"
+            row.append(cell)
+        rows.append(row)
+    words = f"Mean accuracy on {' and '.join(dev)}, %" + (
+        " ; mean accuracy on HANS's non-entailed pairs, %." if hans else "."
+    )
+    return "At a glance", rows, f"{words} ± standard deviation over seeds."
+
+
 def main_table(arms, dev, columns) -> tuple[str, list, str]:
-    """(title, rows with the header first, words below) in the layout of the published table."""
+    """In the layout of the published table."""
     hans = "HANS entailed" in columns
     header = ["data %", "chosen by", "equal", "seeds", f"eval_acc ({' / '.join(dev)})"]
     if hans:
@@ -303,8 +323,7 @@ img{max-width:100%}figcaption,p{color:#555}"""
 
 def _page(title, tables, figures, out: Path) -> str:
     body = [f"<h1>{html.escape(title)}</h1>"]
-    for heading, rows, words in tables[:1]:
-        body.append(_section(heading, rows, words))
+    body.append(_section(*tables[0]))
     for name, caption in figures.items():
         data = base64.b64encode((out / name).read_bytes()).decode()
         body.append(
