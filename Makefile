@@ -32,7 +32,7 @@ reproduce: setup  ## the published table: random shares of MNLI and HANS, beside
 	$(BIN)/python report.py $(OUT)/reproduce --published
 
 test: setup  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # in many processes at a time: one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile  # a process per core, so one thread each
 
 style: setup  ## fix formatting
 	$(BIN)/ruff check --fix --quiet .
