@@ -21,8 +21,10 @@ from pathlib import Path
 from utils.runs import ArgumentParser, parse_args, positive_int, run_script, write_json
 
 MAX_LENGTH = 128
+PATHS = ("output", "measure", "data_dir", "hans_dir", "tokenizer_name")  # not recorded
 TRAINING = ("ours", "pad to 128", "dynamic padding", "grouped by length")
 INFERENCE = ("ours: [CLS] extraction", "plain loop padded to 128")
+HANS = ("ours: HANS", "plain loop on HANS padded to 128")
 
 
 def add_args(parser) -> None:
@@ -38,9 +40,10 @@ def add_args(parser) -> None:
     parser.add_argument("--inference_rows", type=positive_int, default=1024, help="examples per inference measurement")
     parser.add_argument("--data_dir", help="MNLI folder whose pairs are repeated to size")
     parser.add_argument("--tokenizer_name", help="tokenizer for --data_dir")
+    parser.add_argument("--hans_dir", help="HANS evaluation set: with --tokenizer_name, time its evaluation too")
     parser.add_argument("--fp16", action="store_true", help="CUDA only")
     parser.add_argument("--bf16", action="store_true", help="CUDA only")
-    parser.add_argument("--variants", nargs="+", default=[*TRAINING, *INFERENCE], help="which to run")
+    parser.add_argument("--variants", nargs="+", help="which to run (default: all)")
     parser.add_argument("--output", metavar="FILE", help="write the measurements there as JSON")
     parser.add_argument("--measure", metavar="VARIANT", help="internal: measure one variant and print JSON")
 
@@ -98,6 +101,26 @@ def build(args):
     return model, Encoded(ids, types, offsets, rng.integers(0, 3, n), 0, "generated")
 
 
+def hans_data(args):
+    """As many HANS pairs, drawn at random, as the inference measurements take."""
+    import numpy as np
+
+    from hans.data import load_hans
+    from utils.encoding import encode, load_tokenizer
+
+    hans = load_hans(args.hans_dir)
+    rows = np.random.default_rng(0).permutation(len(hans))[: args.inference_rows]
+    texts = tuple([column[i] for i in rows] for column in (hans.premises, hans.hypotheses))
+    return encode(
+        texts,
+        load_tokenizer(args.tokenizer_name),
+        fingerprint=f"benchmark hans {len(rows)}",
+        max_length=MAX_LENGTH,
+        segments=True,
+        labels=np.zeros(len(rows), dtype=np.int64),
+    )
+
+
 def precision_of(args, device):
     from utils.training import choose_precision
 
@@ -114,10 +137,14 @@ def measure(args) -> dict:
 
     processes = distributed.start()
     model, data = build(args)
+    if args.measure in HANS:
+        data = hans_data(args)
     function = {
         "ours": measure_ours,
         "ours: [CLS] extraction": measure_extraction,
+        "ours: HANS": measure_extraction,
         "plain loop padded to 128": measure_plain_loop,
+        "plain loop on HANS padded to 128": measure_plain_loop,
     }.get(args.measure, measure_trainer)
     found = function(args, model, data, processes)
     cuda = processes.device.type == "cuda"
@@ -244,7 +271,11 @@ def measure_extraction(args, model, data, processes) -> dict:
 
     classifier = Classifier(model, None, ("a", "b", "c"))
     rows = np.arange(args.inference_rows)
-    options = {"processes": processes, "precision": precision_of(args, processes.device), "pooling": "cls"}
+    options = {
+        "processes": processes,
+        "precision": precision_of(args, processes.device),
+        "pooling": None if args.measure in HANS else "cls",
+    }
     list(infer(classifier, data, rows[:64], **options))
     started = time.perf_counter()
     list(infer(classifier, data, rows, **options))
@@ -319,6 +350,7 @@ def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__, prog="benchmarks.throughput")
     add_args(parser)
     args = parse_args(parser, argv)
+    args.variants = args.variants or [*TRAINING, *INFERENCE, *(HANS if args.hans_dir else ())]
     if args.measure == "ceiling":
         print(json.dumps({"flops_per_second": matrix_ceiling(args)}))
     elif args.measure:
@@ -348,7 +380,7 @@ def compare(args, argv: list[str]) -> None:
     ceiling = statistics.median(r["ceiling"]["flops_per_second"] for r in rounds)
     table = []
     for variant in args.variants:
-        base = TRAINING[0] if variant in TRAINING else INFERENCE[0]
+        base = next(group[0] for group in (TRAINING, INFERENCE, HANS) if variant in group)
         runs = [r[variant] for r in rounds]
         speeds = [run["examples"] / run["seconds"] for run in runs]
         row = {
@@ -367,17 +399,17 @@ def compare(args, argv: list[str]) -> None:
         f"{args.model}, batch {args.batch_size}; matrix ceiling {ceiling / 1e9:.0f} GFLOP/s; medians of {args.rounds} rounds"
     )
     print(
-        f"{'':<28}{'examples/s':>12}{'tokens/s':>12}{'padding':>9}{'memory MB':>11}{'of ceiling':>12}{'ours faster by':>16}"
+        f"{'':<34}{'examples/s':>12}{'tokens/s':>12}{'padding':>9}{'memory MB':>11}{'of ceiling':>12}{'ours faster by':>16}"
     )
     for row in table:
         padded = "-" if row["padded_share"] is None else f"{100 * row['padded_share']:.1f} %"
         faster = f"{row['ours_is_faster_by']:.2f}x" if "ours_is_faster_by" in row else "-"
         print(
-            f"{row['variant']:<28}{row['examples_per_second']:>12.1f}{row['tokens_per_second']:>12.0f}{padded:>9}"
+            f"{row['variant']:<34}{row['examples_per_second']:>12.1f}{row['tokens_per_second']:>12.0f}{padded:>9}"
             f"{row['peak_memory_mb']:>11.0f}{100 * row['share_of_ceiling']:>10.1f} %{faster:>16}"
         )
     if args.output:
-        arguments = {k: v for k, v in vars(args).items() if k not in ("output", "measure")}
+        arguments = {k: v for k, v in vars(args).items() if k not in PATHS}
         write_json(
             args.output,
             {
