@@ -169,7 +169,7 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
         "foreign: other data than most runs (train another instead of abc)",
         "hot: other settings than most runs (learning_rate 1.0 instead of 2e-05)",
         "constant: failed seed",
-        "noisy-0: planned, not begun",
+        "planned, not begun: noisy-0",
         "hard at 10 % (equal epochs): seed 0 missing",
     ):
         assert expected in printed and expected in (sweep / "report" / "results.md").read_text(), expected

@@ -62,7 +62,8 @@ def load_runs(folder) -> Runs:
             problems.append(str(error))
     plan = read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {"runs": [], "scoring_epochs": {}}
     begun = {path.name for path in paths}
-    problems += [f"{entry['name']}: planned, not begun" for entry in plan["runs"] if entry["name"] not in begun]
+    waiting = [entry["name"] for entry in plan["runs"] if entry["name"] not in begun]
+    problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
     for what in ("data", "settings"):
         common = Counter(facts[what] for _, _, facts in read).most_common(1)
         for name, _, facts in read:
