@@ -170,13 +170,37 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
         "hot: other settings than most runs (learning_rate 1.0 instead of 2e-05)",
         "constant: failed seed",
         "planned, not begun: noisy-0",
-        "hard at 10 % (equal epochs): seed 0 missing",
+        "hard at 10 % (equal epochs): seed 0, 5 missing",
     ):
         assert expected in printed and expected in (sweep / "report" / "results.md").read_text(), expected
     rows = {row[1]: row for row in tables(printed)["Accuracy by share of the data"]}
-    assert rows["random"][3:5] == ["3", "61.00 ± 1.00 / 62.00 ± 1.00"] and rows["diverse"][3] == "1"
+    assert rows["random"][3:5] == ["3 (1 failed)", "61.00 ± 1.00 / 62.00 ± 1.00"] and rows["diverse"][3] == "1"
     differences = {row[1]: row for row in tables(printed)["Difference from random"]}
     assert "one seed" in differences["diverse"][4] and differences["hard"][3] == "2"
+
+
+def test_failed_seeds_are_counted_but_not_averaged_in(sweep, capsys):
+    for seed in range(3):
+        folder = sweep / "runs" / (f"noisy-{seed}" if seed else "better-0")  # two of `hard`, one of `diverse`
+        (folder / "predictions_dev_matched.tsv").write_text("index\tgold\tprediction\n0\ta\tneutral\n1\tb\tneutral\n")
+    write_run(sweep / "runs" / "hopeless", "easy", 0.1, 0, 0.33)
+    (sweep / "runs" / "hopeless" / "predictions_dev_matched.tsv").write_bytes(
+        (sweep / "runs" / "better-0" / "predictions_dev_matched.tsv").read_bytes()
+    )
+    found = tables(run(sweep, capsys=capsys))
+    rows = {row[1]: row for row in found["Accuracy by share of the data"]}
+    assert rows["hard"][3:5] == ["1 (2 failed)", "65.00 / 66.00"] and rows["diverse"][3] == "2 (1 failed)"
+    assert rows["easy"][3:5] == ["0 (1 failed)", "- / -"] and rows["random"][3] == "3"
+    glance = {row[0]: row[1] for row in found["At a glance"]}
+    assert glance["easy"] == "- (1 failed)" and glance["hard"].endswith("(2 failed)")
+    assert "easy" not in {row[1] for row in found["Cost"] + found["Difference from random"]}
+    with open(sweep / "report" / "results.csv", encoding="utf-8") as file:
+        assert sum(row["failed"] == "yes" for row in csv.DictReader(file)) == 4
+    problems = load_runs(sweep).problems
+    assert sum("counted, not averaged in" in line for line in problems) == 4
+    assert not any(
+        line.startswith(("hard at", "diverse at")) for line in problems
+    )  # a failed seed is not a missing one
 
 
 def test_equal_steps_and_online_runs_have_rows_of_their_own(sweep):

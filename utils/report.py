@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,14 @@ MARKERS = "osD^v<>PX*"
 
 def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
     """Write every file of the report and return results.md's text."""
-    arms: dict[tuple, list[Result]] = {}
+    arms: dict[tuple, list[Result]] = {result.arm: [] for result in runs.results}  # without the failed seeds
     for result in runs.results:
-        arms.setdefault(result.arm, []).append(result)
+        if not result.collapsed:
+            arms[result.arm].append(result)
+    failed = Counter(result.arm for result in runs.results if result.collapsed)
     columns = list(dict.fromkeys(name for result in runs.results for name in result.scores))
     dev = [name for name in columns if not name.startswith(("HANS", "entailed", "non-entailed"))]
-    tables = [overview_table(arms, dev, columns), main_table(arms, dev, columns)]
+    tables = [overview_table(arms, failed, dev, columns), main_table(arms, failed, dev, columns)]
     if any(strategy not in ("all", "random") for strategy, _, _ in arms):
         tables.append(comparison_table(arms, dev, columns))
         tables.append(cost_table(arms, runs.scoring))
@@ -37,8 +40,8 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
     notes = [f"- {problem}" for problem in runs.problems]
     if notes:
         tables.append(("Left out, or missing", [], "\n".join(notes)))
-    write_text(out / "results.csv", _csv(["run", "strategy", "data_pct", "budget", "seed", "examples", *columns, "cost_epochs"], (
-        [r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, *(r.scores.get(c, "") for c in columns), round(r.cost, 6)]
+    write_text(out / "results.csv", _csv(["run", "strategy", "data_pct", "budget", "seed", "examples", *columns, "cost_epochs", "failed"], (
+        [r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, *(r.scores.get(c, "") for c in columns), round(r.cost, 6), "yes" if r.collapsed else ""]
         for r in runs.results
     )))  # fmt: skip
     write_text(
@@ -55,7 +58,7 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
-def overview_table(arms, dev, columns) -> tuple[str, list, str]:
+def overview_table(arms, failed, dev, columns) -> tuple[str, list, str]:
     """A row per way of choosing, a column per share: (title, rows with the header first, words below)."""
     shares = sorted({pct for _, pct, _ in arms})
     hans = "HANS non-entailed" in columns
@@ -67,15 +70,15 @@ def overview_table(arms, dev, columns) -> tuple[str, list, str]:
             cell = _spread([sum(r.scores[d] for d in dev) / len(dev) for r in results], 100, 1)
             if results and hans:
                 cell += f" ; {_spread(_known(results, 'HANS non-entailed'), 100, 1)}"
-            row.append(cell)
+            row.append(cell + _failed(failed[strategy, pct, kind]))
         rows.append(row)
     words = f"Mean accuracy on {' and '.join(dev)}, %" + (
         " ; mean accuracy on HANS's non-entailed pairs, %." if hans else "."
     )
-    return "At a glance", rows, f"{words} ± standard deviation over seeds."
+    return "At a glance", rows, f"{words} ± standard deviation over seeds.{_failure_words(failed)}"
 
 
-def main_table(arms, dev, columns) -> tuple[str, list, str]:
+def main_table(arms, failed, dev, columns) -> tuple[str, list, str]:
     """In the layout of the published table."""
     hans = "HANS entailed" in columns
     header = ["data %", "chosen by", "equal", "seeds", f"eval_acc ({' / '.join(dev)})"]
@@ -84,7 +87,7 @@ def main_table(arms, dev, columns) -> tuple[str, list, str]:
         header += [f"HANS entailed ({order})", f"HANS non-entailed ({order})"]
     rows = [header]
     for (strategy, pct, kind), results in arms.items():
-        row = [f"{100 * pct:g}", strategy, kind, str(len(results))]
+        row = [f"{100 * pct:g}", strategy, kind, f"{len(results)}{_failed(failed[strategy, pct, kind])}"]
         row.append(" / ".join(_spread([r.scores[d] for r in results], 100, 2) for d in dev))
         if hans:
             for side in ("entailed", "non-entailed"):
@@ -94,7 +97,7 @@ def main_table(arms, dev, columns) -> tuple[str, list, str]:
         "Mean ± standard deviation over seeds (a seed decides both the draw and the training). Equal epochs: every share is "
         "trained for the same number of epochs; equal steps: for as many optimizer steps as everything takes."
     )
-    return "Accuracy by share of the data", rows, words
+    return "Accuracy by share of the data", rows, words + _failure_words(failed)
 
 
 def comparison_table(arms, dev, columns) -> tuple[str, list, str]:
@@ -142,6 +145,8 @@ def cost_table(arms, scoring) -> tuple[str, list, str]:
     everything = float(np.mean([r.cost for r in full])) if full else None
     rows = [["data %", "chosen by", "equal", "training", "scoring", "together", "pays after"]]
     for (strategy, pct, kind), results in arms.items():
+        if not results:
+            continue
         training, score = float(np.mean([r.cost for r in results])), scoring.get(strategy, 0.0)
         saved = everything - training if everything is not None else 0.0
         if saved <= 1e-9:
@@ -180,6 +185,14 @@ def published_table(arms, dev, columns) -> tuple[str, list, str]:
 
 def _known(results, column) -> list[float]:
     return [r.scores[column] for r in results if column in r.scores]
+
+
+def _failed(count: int) -> str:
+    return f" ({count} failed)" if count else ""
+
+
+def _failure_words(failed) -> str:
+    return " Failed: seeds that give every dev example the same answer, counted but not averaged in." if failed else ""
 
 
 def _spread(values, scale: float, digits: int) -> str:
@@ -304,6 +317,8 @@ def draw(arms, scoring, dev, columns, out: Path) -> dict[str, str]:
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for (strategy, _, _), results in arms.items():
+        if not results:
+            continue
         look = {key: value for key, value in looks[strategy].items() if key != "lw"}
         cost = np.mean([r.cost for r in results]) + scoring.get(strategy, 0.0)
         accuracy = np.mean([r.scores[d] for r in results for d in dev])

@@ -20,7 +20,8 @@ SETTINGS = (
 @dataclass(frozen=True)
 class Result:
     """One finished run. scores: {column: fraction}; cost: training epochs on all of the data that it took, forward
-    passes counted as a third; seconds: of the training loop, as measured."""
+    passes counted as a third; seconds: of the training loop, as measured; collapsed: it gives every dev example the same
+    answer, a failed seed, which is counted and named but not averaged in."""
 
     name: str
     strategy: str
@@ -31,6 +32,7 @@ class Result:
     scores: dict[str, float]
     cost: float
     seconds: float
+    collapsed: bool
 
     @property
     def arm(self) -> tuple[str, float, str]:
@@ -39,7 +41,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Runs:
-    """Every usable run under a folder, what is wrong with the others, and what scoring cost per strategy (epochs)."""
+    """Every finished run under a folder that fits the others, what is wrong with the rest, and what scoring cost per
+    strategy (epochs)."""
 
     results: list[Result]
     problems: list[str]
@@ -72,10 +75,13 @@ def load_runs(folder) -> Runs:
                     f"{name}: other {what} than most runs ({_differences(facts[what], common[0][0])}); left out"
                 )
         read = [entry for entry in read if entry[2][what] == common[0][0]]
-    collapsed = [name for name, _, facts in read if facts["collapsed"]]
-    problems += [f"{name}: failed seed, it gives every dev example the same answer; left out" for name in collapsed]
-    results = [result for name, result, _ in read if name not in collapsed]
-    if not results:
+    results = [result for _, result, _ in read]
+    problems += [
+        f"{name}: failed seed, it gives every dev example the same answer; counted, not averaged in"
+        for name, result, _ in read
+        if result.collapsed
+    ]
+    if all(result.collapsed for result in results):
         raise InputError(f"{folder}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
     seeds = {result.seed for result in results}
     arms: dict[tuple, set[int]] = {}
@@ -127,12 +133,12 @@ def _read(path: Path, name: str) -> tuple[Result, dict]:
         scores=scores,
         cost=(train["examples"] + FORWARD * train["probed"]) / n,
         seconds=train["seconds"],
+        collapsed=_is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
     )
     given = {key: arguments.get(key) for key in SETTINGS}
     return result, {
         "data": tuple((split, facts["fingerprint"]) for split, facts in run["data"].items()),
         "settings": tuple(given.items()),
-        "collapsed": _is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
     }
 
 
