@@ -97,6 +97,13 @@ def test_unreadable_json_is_one_line(tmp_path, content):
         runs.read_json(tmp_path / "x.json")
 
 
+def test_json_of_another_kind_is_one_line(tmp_path):
+    (tmp_path / "x.json").write_text("[1, 2]")
+    assert runs.read_json(tmp_path / "x.json", list) == [1, 2]
+    with pytest.raises(InputError, match=r"x\.json: expected JSON of the kind dict, found list"):
+        runs.read_json(tmp_path / "x.json")
+
+
 def test_npz_round_trip_and_damage(tmp_path):
     path = tmp_path / "x.npz"
     runs.write_npz(path, a=np.arange(3), b=np.zeros((2, 2), dtype=np.float16))

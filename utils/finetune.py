@@ -323,7 +323,7 @@ def _evaluate_now(context: Context, examples, data, done: int, last: int) -> Non
         )
         if context.processes.main:
             path = context.folder / "eval_log.json"
-            history = read_json(path) if path.exists() else []
+            history = read_json(path, list) if path.exists() else []
             history = [
                 entry for entry in history if entry["step"] < done or (entry["split"] != name and entry["step"] == done)
             ]

@@ -130,16 +130,21 @@ def write_json(path, value) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
-def read_json(path):
-    """The JSON in `path`. Raises InputError where it is missing or not JSON."""
+def read_json(path, kind: type = dict):
+    """The JSON in `path`, an object or of another `kind`. Raises InputError where it is missing, not JSON or not that."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not readable as JSON ({error}); it was cut short or is another kind of file"
         ) from None
+    if not isinstance(found, kind):
+        raise InputError(
+            f"{path}: expected JSON of the kind {kind.__name__}, found {type(found).__name__}: another file"
+        )
+    return found
 
 
 def write_npz(path, **arrays) -> None:
@@ -215,8 +220,6 @@ def command_line(parser: argparse.ArgumentParser, argv=None) -> list[str]:
         options = read_json(argv[0])
     except InputError as error:
         parser.error(str(error))
-    if not isinstance(options, dict):
-        parser.error(f"{argv[0]}: expected one JSON object of flag names and values, found {type(options).__name__}")
     words = []
     for name, value in options.items():
         if value is None or value is False:
