@@ -5,7 +5,8 @@
 
 Writes results.csv (a row per run), timings.csv, results.md (means and standard deviations over seeds; differences from
 `random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page that holds them
-all and needs no network. Runs that cannot be used are named. Without HANS results those columns are absent.
+all and needs no network. Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv
+that was kept stands for its runs: `python report.py study/results.csv --output_dir study`.
 """
 
 from utils.runs import ArgumentParser, parse_args, run_script
@@ -13,8 +14,12 @@ from utils.runs import ArgumentParser, parse_args, run_script
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("runs", metavar="FOLDER", help="folder of runs, at any depth: a sweep's output, for example")
-    parser.add_argument("--output_dir", help="where the report goes (default: FOLDER/report)")
+    parser.add_argument(
+        "runs", metavar="FOLDER", help="folder of runs, at any depth (a sweep's output, for example), or a results.csv"
+    )
+    parser.add_argument(
+        "--output_dir", help="where the report goes (default: FOLDER/report, or the folder of results.csv)"
+    )
     parser.add_argument(
         "--published", action="store_true", help="set the numbers published for ALBERT-base-v1 beside ours"
     )
@@ -23,12 +28,14 @@ def main(argv=None) -> None:
     from pathlib import Path
 
     from utils.report import write_report
-    from utils.results import load_runs
+    from utils.results import load_runs, read_csv
 
-    runs = load_runs(args.runs)
+    source = Path(args.runs)
+    recorded = source.suffix == ".csv"
+    runs = read_csv(source) if recorded else load_runs(source)
     for problem in runs.problems:
         print(f"note: {problem}")
-    out = Path(args.output_dir or Path(args.runs) / "report")
+    out = Path(args.output_dir or (source.parent if recorded else source / "report"))
     text = write_report(runs, out, published=args.published)
     print(text)
     print(f"the page to open: {out / 'report.html'}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.comparison import ALPHA, Difference, holm, mean_and_std, paired_difference
 from utils.published import PUBLISHED
-from utils.results import HEURISTICS, Result, Runs
+from utils.results import HEURISTICS, Result, Runs, csv_rows
 from utils.runs import atomic_path, write_text
 
 COMPARED = ("HANS non-entailed", "HANS entailed")  # beside the dev accuracies
@@ -29,7 +29,7 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
         if not result.collapsed:
             arms[result.arm].append(result)
     failed = Counter(result.arm for result in runs.results if result.collapsed)
-    columns = list(dict.fromkeys(name for result in runs.results for name in result.scores))
+    columns = runs.columns
     dev = [name for name in columns if not name.startswith(("HANS", "entailed", "non-entailed"))]
     tables = [overview_table(arms, failed, dev, columns), main_table(arms, failed, dev, columns)]
     if any(strategy not in ("all", "random") for strategy, _, _ in arms):
@@ -40,14 +40,10 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
     notes = [f"- {problem}" for problem in runs.problems]
     if notes:
         tables.append(("Left out, or missing", [], "\n".join(notes)))
-    write_text(out / "results.csv", _csv(["run", "strategy", "data_pct", "budget", "seed", "examples", *columns, "cost_epochs", "failed"], (
-        [r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, *(r.scores.get(c, "") for c in columns), round(r.cost, 6), "yes" if r.collapsed else ""]
-        for r in runs.results
-    )))  # fmt: skip
-    write_text(
-        out / "timings.csv",
-        _csv(["run", "seconds_training"], ([r.name, round(r.seconds, 2)] for r in runs.results)),
-    )
+    write_text(out / "results.csv", _csv(csv_rows(runs)))
+    timed = [[result.name, round(result.seconds, 2)] for result in runs.results if result.seconds is not None]
+    if timed:
+        write_text(out / "timings.csv", _csv([["run", "seconds_training"], *timed]))
     figures = draw(arms, runs.scoring, dev, columns, out)
     text = f"# Results: {runs.task}\n\n" + "\n\n".join(
         f"## {title}\n\n{_markdown(rows)}{words}".rstrip() for title, rows, words in tables
@@ -212,11 +208,9 @@ def _difference(d: Difference | None, p: float | None) -> str:
     return f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}] > {d.detectable:.1f}{verdict}"
 
 
-def _csv(header, rows) -> str:
+def _csv(rows) -> str:
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()
 
 

@@ -1,5 +1,7 @@
-"""Finished runs as rows of numbers: reading run folders, and saying by name which ones cannot be used."""
+"""Finished runs as rows of numbers: reading run folders or their recorded results.csv, and saying by name which ones
+cannot be used."""
 
+import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,17 @@ SETTINGS = (
 )  # fmt: skip
 
 
+# Of results.csv, before the scores.
+CSV_COLUMNS = (
+    "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Result:
     """One finished run. scores: {column: fraction}; cost: training epochs on all of the data that it took, forward
-    passes counted as a third; seconds: of the training loop, as measured; collapsed: it gives every dev example the same
+    passes counted as a third; seconds: of the training loop, as measured (None where
+    not recorded); collapsed: it gives every dev example the same
     answer, a failed seed, which is counted and named but not averaged in."""
 
     name: str
@@ -31,7 +40,7 @@ class Result:
     m: int
     scores: dict[str, float]
     cost: float
-    seconds: float
+    seconds: float | None
     collapsed: bool
 
     @property
@@ -48,6 +57,11 @@ class Runs:
     problems: list[str]
     scoring: dict[str, float]
     task: str
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all scores."""
+        return list(dict.fromkeys(name for result in self.results for name in result.scores))
 
 
 def load_runs(folder) -> Runs:
@@ -75,14 +89,64 @@ def load_runs(folder) -> Runs:
                     f"{name}: other {what} than most runs ({_differences(facts[what], common[0][0])}); left out"
                 )
         read = [entry for entry in read if entry[2][what] == common[0][0]]
-    results = [result for _, result, _ in read]
-    problems += [
-        f"{name}: failed seed, it gives every dev example the same answer; counted, not averaged in"
-        for name, result, _ in read
+    if not read:
+        raise InputError(f"{folder}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
+    task = read[0][2]["settings"][0][1]
+    return _gathered(folder, [result for _, result, _ in read], problems, plan["scoring_epochs"], task)
+
+
+def read_csv(path) -> Runs:
+    """The same from a report's `results.csv`, the recorded form of its runs; seconds are not in it. Raises InputError
+    where a column is missing, a value is no number, or there is no row."""
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    missing = [name for name in CSV_COLUMNS if name not in columns]
+    if missing:
+        raise InputError(
+            f"{path}: has no column {missing[0]!r}; a report writes results.csv with {', '.join(CSV_COLUMNS)}"
+        )
+    results, scoring = [], {}
+    for number, row in enumerate(rows, 2):
+        try:
+            scores = {name: float(row[name]) for name in columns if name not in CSV_COLUMNS and row[name] != ""}
+            results.append(Result(
+                name=row["run"], strategy=row["strategy"], data_pct=float(row["data_pct"]), budget=row["budget"],
+                seed=int(row["seed"]), m=int(row["examples"]), scores=scores, cost=float(row["cost_epochs"]),
+                seconds=None, collapsed=row["failed"] == "yes",
+            ))  # fmt: skip
+            scoring[row["strategy"]] = float(row["scoring_epochs"])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: line {number}: {error}") from None
+    return _gathered(path, results, [], scoring, rows[0]["task"] if rows else "")
+
+
+def csv_rows(runs: Runs) -> list[list]:
+    """What `read_csv` reads: the header, then a row per run, failed seeds among them."""
+    columns = runs.columns
+    return [[*CSV_COLUMNS, *columns]] + [
+        [
+            *(runs.task, r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, round(r.cost, 6)),
+            *(round(runs.scoring.get(r.strategy, 0.0), 6), "yes" if r.collapsed else "no"),
+            *(r.scores.get(name, "") for name in columns),
+        ]
+        for r in runs.results
+    ]
+
+
+def _gathered(source, results: list[Result], problems: list[str], scoring: dict[str, float], task: str) -> Runs:
+    """Name the failed and the missing seeds; order the rest."""
+    problems = problems + [
+        f"{result.name}: failed seed, it gives every dev example the same answer; counted, not averaged in"
+        for result in results
         if result.collapsed
     ]
     if all(result.collapsed for result in results):
-        raise InputError(f"{folder}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
+        raise InputError(f"{source}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
     seeds = {result.seed for result in results}
     arms: dict[tuple, set[int]] = {}
     for result in results:
@@ -91,7 +155,7 @@ def load_runs(folder) -> Runs:
         if seeds - have:
             missing = ", ".join(map(str, sorted(seeds - have)))
             problems.append(f"{strategy} at {100 * pct:g} % (equal {kind}): seed {missing} missing")
-    return Runs(sorted(results, key=_order), problems, plan["scoring_epochs"], read[0][2]["settings"][0][1])
+    return Runs(sorted(results, key=_order), problems, scoring, task)
 
 
 def _order(result: Result):
