@@ -180,6 +180,7 @@ def _read(path: Path, name: str) -> tuple[Result, dict]:
         for label, short in (("entailment", "entailed"), ("non-entailment", "non-entailed")):
             scores |= {f"{short} {h}": hans["by_heuristic"][h][label] for h in HEURISTICS}
             scores[f"HANS {short}"] = sum(scores[f"{short} {h}"] for h in HEURISTICS) / len(HEURISTICS)
+        scores["HANS overall"] = (scores["HANS entailed"] + scores["HANS non-entailed"]) / 2
     strategy, online = arguments.get("strategy") or selection["method"], arguments.get("online")
     limited = arguments.get("max_steps") is not None
     share = arguments.get("data_pct") or selection["m"] / n
