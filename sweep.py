@@ -9,7 +9,8 @@ made once, in <output_dir>/selector/; the runs are in <output_dir>/runs/, each i
 GPU or --jobs on a CPU. Repeating the command goes on where it stopped, skips what is finished and adds what is new. The
 report (report.py) is made at the end.
 
-A run's seed is its selection seed too, so the spread over seeds holds both the luck of the draw and that of training.
+A run's seed is its selection seed too, so the spread over seeds holds both the luck of the draw and that of training (not
+that of the proxy run and the clusters, which are made once, with the smallest seed).
 At 100 % all ways of choosing are one: the run `all`. Besides the strategies of select_examples.py --list there are
 grad_norm, infobatch and rs2 (importance_sampling_mnli.py --online): grad_norm takes the share as its share of the steps,
 infobatch decides on its own how much it skips and runs at 100 % only. `forgettable` is a second fine-tuning, of the run

@@ -11,12 +11,14 @@ import numpy as np
 
 ALPHA = 0.05  # two-sided
 POWER = 0.8
+ROUNDING = 1e-9  # relative: a spread below it is zero
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference with its 95 % interval; p two-sided; the smallest true difference that so many pairs of
-    this spread show with 80 % power. Everything but `mean` and `n` is NaN for fewer than two pairs."""
+    """Mean paired difference with its 95 % interval; p two-sided, 1 where the pairs do not vary at all; the smallest true
+    difference that so many pairs of this spread show with 80 % power. Everything but `mean` and `n` is NaN for fewer than
+    two pairs."""
 
     mean: float
     low: float
@@ -41,12 +43,12 @@ def paired_difference(ours, baseline) -> Difference:
     if n < 2:
         return Difference(mean, math.nan, math.nan, math.nan, math.nan, n)
     spread = float(d.std(ddof=1))
+    if spread <= ROUNDING * np.abs(d).max():
+        spread = 0.0
     error = spread / math.sqrt(n)
     half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
-    if error > 0:
-        p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
-    else:  # every pair differs by the same amount
-        p = 1.0 if mean == 0 else 0.0
+    # Accuracies are multiples of 1 / rows: a few seeds that differ by exactly the same are a coincidence, not certainty.
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else 1.0
     return Difference(mean, mean - half, mean + half, p, detectable_difference(spread, n), n)
 
 
