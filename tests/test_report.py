@@ -119,6 +119,21 @@ def test_cost_holds_scoring_and_says_when_it_pays(sweep):
     assert rows["all"][6] == "-"
 
 
+def test_what_was_chosen_is_told_from_the_cards(sweep, capsys):
+    """Label shares and counter-examples of each way's subsets, failed runs among them; nothing without cards."""
+    assert "What was chosen" not in run(sweep, capsys=capsys)
+    for seed, share in enumerate((0.2, 0.3, 0.7)):
+        card = {
+            "labels": {"entailment": {"subset": share, "full": 0.33}, "neutral": {"subset": 1 - share, "full": 0.67}}
+        }
+        card["contradicts"] = {"subsequence": {"subset": seed, "full": 9}}
+        (sweep / "runs" / f"noisy-{seed}" / "selection.json").write_text(json.dumps(card))
+    (sweep / "runs" / "noisy-2" / "predictions_dev_matched.tsv").write_text("i\tg\tp\n0\ta\tb\n1\ta\tb\n")
+    header, *rows = tables(run(sweep, capsys=capsys))["What was chosen"]
+    assert header == ["data %", "chosen by", "entailment", "neutral", "against subsequence"]
+    assert rows == [["10", "hard", "40.0 %", "60.0 %", "1.0"]]
+
+
 def test_csv_has_a_row_per_run(sweep):
     run(sweep)
     with open(sweep / "report" / "results.csv", encoding="utf-8") as file:
@@ -150,6 +165,41 @@ def test_the_same_runs_give_the_same_files(sweep, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
+def test_results_csv_stands_for_its_runs(sweep, tmp_path):
+    """Tables, figures and page can be made again from the recorded rows alone, byte for byte."""
+    card = {"labels": {"neutral": {"subset": 1 / 3}}, "contradicts": {"subsequence": {"subset": 7}}}
+    (sweep / "runs" / "noisy-0" / "selection.json").write_text(json.dumps(card))
+    (sweep / "runs" / "noisy-1" / "predictions_dev_matched.tsv").write_text("i\tg\tp\n0\ta\tb\n1\ta\tb\n")
+    run(sweep)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "results.csv").write_bytes((sweep / "report" / "results.csv").read_bytes())
+    run(tmp_path / "kept" / "results.csv")
+    names = sorted(path.name for path in (sweep / "report").iterdir() if path.name != "timings.csv")
+    assert names == sorted(path.name for path in (tmp_path / "kept").iterdir())
+    for name in names:
+        assert (sweep / "report" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("cost_epochs", "price"), "no column 'cost_epochs'"),
+        (lambda text: text.replace("0.12", "twelve", 1), "line 2: could not convert string to float: 'twelve"),
+        (lambda text: text.splitlines()[0] + "\n", "no finished run"),
+        (lambda text: text.splitlines()[0] + "\nMNLI,short\n", "line 2"),
+        (lambda text: "", "no column 'task'"),
+    ],
+)
+def test_a_damaged_results_csv_is_one_line(sweep, tmp_path, change, message):
+    from utils.runs import InputError
+
+    run(sweep)
+    path = tmp_path / "results.csv"
+    path.write_text(change((sweep / "report" / "results.csv").read_text()))
+    with pytest.raises(InputError, match=message):
+        report.main([str(path)])
+
+
 def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
     runs = sweep / "runs"
     (runs / "better-1" / "results.json").write_text('{"task": "mnli", "ev')  # cut short
@@ -168,7 +218,7 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
         "better-2: unfinished or failed (run_glue.py: failed: the loss is nan at step 7)",
         "foreign: other data than most runs (train another instead of abc)",
         "hot: other settings than most runs (learning_rate 1.0 instead of 2e-05)",
-        "constant: failed seed",
+        "failed seeds, the same answer to every dev example, counted, not averaged in: constant",
         "planned, not begun: noisy-0",
         "hard at 10 % (equal epochs): seed 0, 5 missing",
     ):
@@ -197,7 +247,8 @@ def test_failed_seeds_are_counted_but_not_averaged_in(sweep, capsys):
     with open(sweep / "report" / "results.csv", encoding="utf-8") as file:
         assert sum(row["failed"] == "yes" for row in csv.DictReader(file)) == 4
     problems = load_runs(sweep).problems
-    assert sum("counted, not averaged in" in line for line in problems) == 4
+    (named,) = [line for line in problems if line.startswith("failed seeds")]
+    assert named.endswith(": better-0, hopeless, noisy-1, noisy-2")
     assert not any(
         line.startswith(("hard at", "diverse at")) for line in problems
     )  # a failed seed is not a missing one
@@ -244,3 +295,16 @@ def test_the_readmes_published_table_is_the_one_reports_use():
         int(pct) / 100: tuple(tuple(map(float, re.split(" / |, ", cell))) for cell in cells) for pct, *cells in rows
     }
     assert found == PUBLISHED
+
+
+def test_the_readmes_study_is_what_its_recorded_rows_give(tmp_path):
+    """study/results.csv alone gives study/results.md, and every row of the README's tables about it stands there."""
+    from tests import tiny
+
+    study = tiny.ROOT / "study"
+    run(study / "results.csv", "--output_dir", str(tmp_path))
+    made = (tmp_path / "results.md").read_text()
+    assert made == (study / "results.md").read_text()
+    section = (tiny.ROOT / "README.md").read_text().partition("## A first study")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*\|$", section, flags=re.M)
+    assert len(rows) > 20 and set(rows) <= set(made.splitlines())

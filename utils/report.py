@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.comparison import ALPHA, Difference, holm, mean_and_std, paired_difference
 from utils.published import PUBLISHED
-from utils.results import HEURISTICS, Result, Runs, csv_rows
+from utils.results import HEURISTICS, SUBSET, Result, Runs, csv_rows
 from utils.runs import atomic_path, write_text
 
 # Beside the dev accuracies. Overall, both sides weigh the same: answering one class more often gains nothing there.
@@ -36,6 +36,8 @@ def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
     if any(strategy not in ("all", "random") for strategy, _, _ in arms):
         tables.append(comparison_table(arms, dev, columns))
         tables.append(cost_table(arms, runs.scoring))
+    if runs.subset_columns:
+        tables.append(subset_table(runs))
     if published:
         tables.append(published_table(arms, dev, columns))
     notes = [f"- {problem}" for problem in runs.problems]
@@ -159,6 +161,26 @@ def cost_table(arms, scoring) -> tuple[str, list, str]:
         "examples after which scoring and they together cost less than as many on everything."
     )
     return "Cost", rows, words
+
+
+def subset_table(runs: Runs) -> tuple[str, list, str]:
+    """What is in the chosen examples, failed runs included: it may be why they failed."""
+    columns = runs.subset_columns
+    rows = [["data %", "chosen by", *(name.removeprefix(SUBSET) for name in columns)]]
+    found: dict[tuple, list[dict]] = {}
+    for result in runs.results:
+        if result.subset:
+            found.setdefault((result.data_pct, result.strategy), []).append(result.subset)
+    for (pct, strategy), subsets in found.items():
+        row = [f"{100 * pct:g}", strategy]
+        for name in columns:
+            values = [subset[name] for subset in subsets if name in subset]
+            counted = name.startswith(f"{SUBSET}against ")
+            row.append(f"{np.mean(values):.1f}" if counted else f"{100 * np.mean(values):.1f} %")
+        rows.append(row)
+    return "What was chosen", rows, (
+        "Share of each label, and number of pairs that contradict a HANS heuristic (it holds, and the label is not entailment); means over seeds."
+    )  # fmt: skip
 
 
 def published_table(arms, dev, columns) -> tuple[str, list, str]:

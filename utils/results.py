@@ -19,6 +19,8 @@ SETTINGS = (
 )  # fmt: skip
 
 
+SUBSET = "chosen: "  # begins the columns of what is in a subset
+CARD_FILE = "selection.json"
 # Of results.csv, before the scores.
 CSV_COLUMNS = (
     "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
@@ -29,7 +31,8 @@ CSV_COLUMNS = (
 class Result:
     """One finished run. scores: {column: fraction}; cost: training epochs on all of the data that it took, forward
     passes counted as a third; seconds: of the training loop, as measured (None where
-    not recorded); collapsed: it gives every dev example the same
+    not recorded); subset: what its card says of the chosen examples, shares of labels and pairs against each heuristic,
+    empty where nothing was chosen once; collapsed: it gives every dev example the same
     answer, a failed seed, which is counted and named but not averaged in."""
 
     name: str
@@ -41,6 +44,7 @@ class Result:
     scores: dict[str, float]
     cost: float
     seconds: float | None
+    subset: dict[str, float]
     collapsed: bool
 
     @property
@@ -62,6 +66,11 @@ class Runs:
     def columns(self) -> list[str]:
         """Names of all scores."""
         return list(dict.fromkeys(name for result in self.results for name in result.scores))
+
+    @property
+    def subset_columns(self) -> list[str]:
+        """Names of all facts about chosen subsets."""
+        return list(dict.fromkeys(name for result in self.results for name in result.subset))
 
 
 def load_runs(folder) -> Runs:
@@ -113,11 +122,13 @@ def read_csv(path) -> Runs:
     results, scoring = [], {}
     for number, row in enumerate(rows, 2):
         try:
-            scores = {name: float(row[name]) for name in columns if name not in CSV_COLUMNS and row[name] != ""}
+            values = {name: float(row[name]) for name in columns if name not in CSV_COLUMNS and row[name] != ""}
+            subset = {name: value for name, value in values.items() if name.startswith(SUBSET)}
             results.append(Result(
                 name=row["run"], strategy=row["strategy"], data_pct=float(row["data_pct"]), budget=row["budget"],
-                seed=int(row["seed"]), m=int(row["examples"]), scores=scores, cost=float(row["cost_epochs"]),
-                seconds=None, collapsed=row["failed"] == "yes",
+                seed=int(row["seed"]), m=int(row["examples"]), cost=float(row["cost_epochs"]), seconds=None,
+                scores={name: value for name, value in values.items() if name not in subset}, subset=subset,
+                collapsed=row["failed"] == "yes",
             ))  # fmt: skip
             scoring[row["strategy"]] = float(row["scoring_epochs"])
         except (TypeError, ValueError) as error:
@@ -127,12 +138,13 @@ def read_csv(path) -> Runs:
 
 def csv_rows(runs: Runs) -> list[list]:
     """What `read_csv` reads: the header, then a row per run, failed seeds among them."""
-    columns = runs.columns
-    return [[*CSV_COLUMNS, *columns]] + [
+    columns, chosen = runs.columns, runs.subset_columns
+    return [[*CSV_COLUMNS, *columns, *chosen]] + [
         [
             *(runs.task, r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, round(r.cost, 6)),
-            *(round(runs.scoring.get(r.strategy, 0.0), 6), "yes" if r.collapsed else "no"),
+            *(round(float(runs.scoring.get(r.strategy, 0.0)), 6), "yes" if r.collapsed else "no"),
             *(r.scores.get(name, "") for name in columns),
+            *(r.subset.get(name, "") for name in chosen),
         ]
         for r in runs.results
     ]
@@ -140,11 +152,11 @@ def csv_rows(runs: Runs) -> list[list]:
 
 def _gathered(source, results: list[Result], problems: list[str], scoring: dict[str, float], task: str) -> Runs:
     """Name the failed and the missing seeds; order the rest."""
-    problems = problems + [
-        f"{result.name}: failed seed, it gives every dev example the same answer; counted, not averaged in"
-        for result in results
-        if result.collapsed
-    ]
+    results = sorted(results, key=_order)
+    failed = ", ".join(result.name for result in results if result.collapsed)
+    problems = problems + (
+        [f"failed seeds, the same answer to every dev example, counted, not averaged in: {failed}"] if failed else []
+    )
     if all(result.collapsed for result in results):
         raise InputError(f"{source}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
     seeds = {result.seed for result in results}
@@ -155,7 +167,7 @@ def _gathered(source, results: list[Result], problems: list[str], scoring: dict[
         if seeds - have:
             missing = ", ".join(map(str, sorted(seeds - have)))
             problems.append(f"{strategy} at {100 * pct:g} % (equal {kind}): seed {missing} missing")
-    return Runs(sorted(results, key=_order), problems, scoring, task)
+    return Runs(results, problems, scoring, task)
 
 
 def _order(result: Result):
@@ -198,6 +210,7 @@ def _read(path: Path, name: str) -> tuple[Result, dict]:
         scores=scores,
         cost=(train["examples"] + FORWARD * train["probed"]) / n,
         seconds=train["seconds"],
+        subset=_subset(path / CARD_FILE),
         collapsed=_is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
     )
     given = {key: arguments.get(key) for key in SETTINGS}
@@ -205,6 +218,16 @@ def _read(path: Path, name: str) -> tuple[Result, dict]:
         "data": tuple((split, facts["fingerprint"]) for split, facts in run["data"].items()),
         "settings": tuple(given.items()),
     }
+
+
+def _subset(path: Path) -> dict[str, float]:
+    """What `selection.json` says of the chosen examples; nothing where there is none."""
+    if not path.exists():
+        return {}
+    card = read_json(path)
+    facts = {f"{SUBSET}{label}": shares["subset"] for label, shares in card.get("labels", {}).items()}
+    facts |= {f"{SUBSET}against {name}": count["subset"] for name, count in card.get("contradicts", {}).items()}
+    return {name: round(float(value), 6) for name, value in facts.items()}
 
 
 def _differences(one: tuple, other: tuple) -> str:
