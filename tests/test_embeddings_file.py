@@ -123,7 +123,7 @@ BAD = {
     "missing": (lambda npy, about: npy.unlink(), "no such file"),
     "no json": (lambda npy, about: about.unlink(), "no cls_embeddings_mnli_train.json beside it"),
     "damaged json": (lambda npy, about: about.write_text("{"), "not readable as JSON"),
-    "other json": (lambda npy, about: about.write_text("[1]"), "lacks model"),
+    "other json": (lambda npy, about: about.write_text("[1]"), "expected JSON of the kind dict"),
     "incomplete": (damage_json(lambda about: {**about, "complete": False}), "unfinished"),
     "no fingerprint": (damage_json(lambda a: {k: a[k] for k in a if k != "fingerprint"}), "lacks fingerprint"),
     "wrong n": (damage_json(lambda about: {**about, "n": N + 1}), r"shape \(23, 5\), but its json says \(24, 5\)"),

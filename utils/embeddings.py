@@ -195,7 +195,7 @@ def _read_about(path: Path) -> dict:
     if not json_path.exists():
         raise InputError(f"{path}: no {json_path.name} beside it, so what it holds is unknown; run get_embeddings.py")
     about = read_json(json_path)
-    missing = [name for name in ABOUT_FIELDS if not isinstance(about, dict) or name not in about]
+    missing = [name for name in ABOUT_FIELDS if name not in about]
     if missing:
         raise InputError(f"{json_path}: lacks {', '.join(missing)}; is it another kind of file?")
     if about["complete"] is not True:
