@@ -65,7 +65,7 @@ def train_on_choice(args, selector, seed, finetune) -> None:
     """Make what is missing, choose once, train; the subset card goes beside selection.npz."""
     from pathlib import Path
 
-    from utils.runs import write_json
+    from utils.runs import CARD_FILE, write_json
     from utils.strategies import get_strategy
     from utils.strategies.card import format_card, subset_card
 
@@ -76,7 +76,7 @@ def train_on_choice(args, selector, seed, finetune) -> None:
         selection = choose(args, examples, seed)
         card = subset_card(selection, examples)
         if _first_process():
-            write_json(Path(args.output_dir) / "selection.json", {**card, "provenance": selection.provenance})
+            write_json(Path(args.output_dir) / CARD_FILE, {**card, "provenance": selection.provenance})
             print(format_card(card))
         return selection
 

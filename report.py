@@ -6,7 +6,7 @@
 Writes results.csv (a row per run), timings.csv, results.md (means and standard deviations over seeds; differences from
 `random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page that holds them
 all and needs no network. Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv
-that was kept stands for its runs: `python report.py study/results.csv --output_dir study`.
+that was kept stands for its runs: `python report.py study/results.csv`.
 """
 
 from utils.runs import ArgumentParser, parse_args, run_script

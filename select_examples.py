@@ -38,7 +38,7 @@ def main(argv=None) -> None:
     from pathlib import Path
 
     from utils.glue import load_split
-    from utils.runs import setup_logging, write_json
+    from utils.runs import CARD_FILE, setup_logging, write_json
     from utils.strategies.card import format_card, subset_card
     from utils.tasks import get_task
 
@@ -47,7 +47,7 @@ def main(argv=None) -> None:
     selection = choose(args, examples, args.selection_seed)
     card = subset_card(selection, examples)
     selection.save(Path(args.output_dir) / "selection.npz")
-    write_json(Path(args.output_dir) / "selection.json", {**card, "provenance": selection.provenance})
+    write_json(Path(args.output_dir) / CARD_FILE, {**card, "provenance": selection.provenance})
     print(format_card(card))
 
 

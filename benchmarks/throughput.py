@@ -49,13 +49,10 @@ def add_args(parser) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- one measurement each
-def build(args):
-    """(model, Encoded): random weights from a fixed seed, data of at least the rows needed."""
-    import numpy as np
+def build_model(args):
+    """Random weights from a fixed seed."""
     import torch
     import transformers
-
-    from utils.encoding import Encoded, encode, load_tokenizer
 
     torch.manual_seed(0)
     if args.model == "albert-base":
@@ -74,50 +71,43 @@ def build(args):
         config = transformers.BertConfig(
             hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, num_labels=3
         )
-    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    return transformers.AutoModelForSequenceClassification.from_config(config)
+
+
+def build_data(args, vocab_size: int):
+    """Encoded data of at least the rows needed: HANS pairs, MNLI pairs repeated to size, or generated ones."""
+    import numpy as np
+
+    from utils.encoding import Encoded, encode, load_tokenizer
+
     rng = np.random.default_rng(0)
     n = max(args.batch_size * (args.steps + 1), args.inference_rows)
-    if args.data_dir:
+    if args.measure in HANS:
+        from hans.data import load_hans
+
+        hans = load_hans(args.hans_dir)
+        rows = rng.permutation(len(hans))[: args.inference_rows]
+        name, columns, labels = "benchmark hans", (hans.premises, hans.hypotheses), np.zeros(len(hans), dtype=np.int64)
+    elif args.data_dir:
         from utils.glue import load_split
         from utils.tasks import get_task
 
         examples = load_split(get_task("mnli"), "train", data_dir=args.data_dir)
-        rows = rng.permutation(len(examples))
-        rows = np.resize(rows, n)
-        texts = tuple([column[i] for i in rows] for column in examples.texts)
-        data = encode(
-            texts,
-            load_tokenizer(args.tokenizer_name),
-            fingerprint=f"benchmark {n}",
-            max_length=MAX_LENGTH,
-            segments=True,
-            labels=examples.labels[rows],
-        )
-        return model, data
-    lengths = np.clip(np.rint(rng.lognormal(3.58, 0.42, n)), 8, MAX_LENGTH).astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    types = np.concatenate([np.arange(k) >= 2 * k // 3 for k in lengths]).astype(np.uint8)
-    ids = rng.integers(5, config.vocab_size, offsets[-1]).astype(np.int32)
-    return model, Encoded(ids, types, offsets, rng.integers(0, 3, n), 0, "generated")
-
-
-def hans_data(args):
-    """As many HANS pairs, drawn at random, as the inference measurements take."""
-    import numpy as np
-
-    from hans.data import load_hans
-    from utils.encoding import encode, load_tokenizer
-
-    hans = load_hans(args.hans_dir)
-    rows = np.random.default_rng(0).permutation(len(hans))[: args.inference_rows]
-    texts = tuple([column[i] for i in rows] for column in (hans.premises, hans.hypotheses))
+        rows = np.resize(rng.permutation(len(examples)), n)
+        name, columns, labels = "benchmark", examples.texts, examples.labels
+    else:
+        lengths = np.clip(np.rint(rng.lognormal(3.58, 0.42, n)), 8, MAX_LENGTH).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        types = np.concatenate([np.arange(k) >= 2 * k // 3 for k in lengths]).astype(np.uint8)
+        ids = rng.integers(5, vocab_size, offsets[-1]).astype(np.int32)
+        return Encoded(ids, types, offsets, rng.integers(0, 3, n), 0, "generated")
     return encode(
-        texts,
+        tuple([column[i] for i in rows] for column in columns),
         load_tokenizer(args.tokenizer_name),
-        fingerprint=f"benchmark hans {len(rows)}",
+        fingerprint=f"{name} {len(rows)}",
         max_length=MAX_LENGTH,
         segments=True,
-        labels=np.zeros(len(rows), dtype=np.int64),
+        labels=labels[rows],
     )
 
 
@@ -136,9 +126,8 @@ def measure(args) -> dict:
     from utils import distributed
 
     processes = distributed.start()
-    model, data = build(args)
-    if args.measure in HANS:
-        data = hans_data(args)
+    model = build_model(args)
+    data = build_data(args, model.config.vocab_size)
     function = {
         "ours": measure_ours,
         "ours: [CLS] extraction": measure_extraction,

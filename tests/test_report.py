@@ -45,6 +45,11 @@ def write_run(
     return folder
 
 
+def collapse(folder):
+    """Make it a failed seed: one answer to everything."""
+    (folder / "predictions_dev_matched.tsv").write_text("index\tgold\tprediction\n0\ta\tneutral\n1\tb\tneutral\n")
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Two ways and everything, three seeds: `better` wins by 5 points every time, `noisy` by 1 on average."""
@@ -128,7 +133,7 @@ def test_what_was_chosen_is_told_from_the_cards(sweep, capsys):
         }
         card["contradicts"] = {"subsequence": {"subset": seed, "full": 9}}
         (sweep / "runs" / f"noisy-{seed}" / "selection.json").write_text(json.dumps(card))
-    (sweep / "runs" / "noisy-2" / "predictions_dev_matched.tsv").write_text("i\tg\tp\n0\ta\tb\n1\ta\tb\n")
+    collapse(sweep / "runs" / "noisy-2")
     header, *rows = tables(run(sweep, capsys=capsys))["What was chosen"]
     assert header == ["data %", "chosen by", "entailment", "neutral", "against subsequence"]
     assert rows == [["10", "hard", "40.0 %", "60.0 %", "1.0"]]
@@ -169,7 +174,7 @@ def test_results_csv_stands_for_its_runs(sweep, tmp_path):
     """Tables, figures and page can be made again from the recorded rows alone, byte for byte."""
     card = {"labels": {"neutral": {"subset": 1 / 3}}, "contradicts": {"subsequence": {"subset": 7}}}
     (sweep / "runs" / "noisy-0" / "selection.json").write_text(json.dumps(card))
-    (sweep / "runs" / "noisy-1" / "predictions_dev_matched.tsv").write_text("i\tg\tp\n0\ta\tb\n1\ta\tb\n")
+    collapse(sweep / "runs" / "noisy-1")
     run(sweep)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "results.csv").write_bytes((sweep / "report" / "results.csv").read_bytes())
@@ -207,8 +212,7 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
     (runs / "better-2" / "run.log").write_text("...\nrun_glue.py: failed: the loss is nan at step 7\n")
     write_run(runs / "foreign", "random", 0.1, 3, 0.99, data="another")
     write_run(runs / "hot", "random", 0.1, 4, 0.99, lr=1.0)
-    constant = write_run(runs / "constant", "random", 0.1, 5, 0.33)
-    (constant / "predictions_dev_matched.tsv").write_text("index\tgold\tprediction\n0\ta\tneutral\n1\tb\tneutral\n")
+    collapse(write_run(runs / "constant", "random", 0.1, 5, 0.33))
     for path in sorted((runs / "noisy-0").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     (runs / "noisy-0").rmdir()
@@ -230,13 +234,9 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
 
 
 def test_failed_seeds_are_counted_but_not_averaged_in(sweep, capsys):
-    for seed in range(3):
-        folder = sweep / "runs" / (f"noisy-{seed}" if seed else "better-0")  # two of `hard`, one of `diverse`
-        (folder / "predictions_dev_matched.tsv").write_text("index\tgold\tprediction\n0\ta\tneutral\n1\tb\tneutral\n")
-    write_run(sweep / "runs" / "hopeless", "easy", 0.1, 0, 0.33)
-    (sweep / "runs" / "hopeless" / "predictions_dev_matched.tsv").write_bytes(
-        (sweep / "runs" / "better-0" / "predictions_dev_matched.tsv").read_bytes()
-    )
+    for name in ("better-0", "noisy-1", "noisy-2"):  # one of `diverse`, two of `hard`
+        collapse(sweep / "runs" / name)
+    collapse(write_run(sweep / "runs" / "hopeless", "easy", 0.1, 0, 0.33))
     found = tables(run(sweep, capsys=capsys))
     rows = {row[1]: row for row in found["Accuracy by share of the data"]}
     assert rows["hard"][3:5] == ["1 (2 failed)", "65.00 / 66.00"] and rows["diverse"][3] == "2 (1 failed)"

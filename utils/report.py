@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.comparison import ALPHA, Difference, holm, mean_and_std, paired_difference
 from utils.published import PUBLISHED
-from utils.results import HEURISTICS, SUBSET, Result, Runs, csv_rows
+from utils.results import AGAINST, HEURISTICS, SUBSET, Result, Runs, csv_rows
 from utils.runs import atomic_path, write_text
 
 # Beside the dev accuracies. Overall, both sides weigh the same: answering one class more often gains nothing there.
@@ -157,8 +157,9 @@ def cost_table(arms, scoring) -> tuple[str, list, str]:
         )
     words = (
         "In training epochs on everything; forward passes count a third. Scoring is what the way of choosing needs once "
-        "(a run that records dynamics, embeddings, a first fine-tuning; what was given ready-made counts nothing); `pays after`: number of trainings on the chosen "
-        "examples after which scoring and they together cost less than as many on everything."
+        "(a run that records dynamics, embeddings, a first fine-tuning; what was given ready-made counts nothing); `pays "
+        "after`: number of trainings on the chosen examples after which scoring and they together cost less than as many "
+        "on everything."
     )
     return "Cost", rows, words
 
@@ -175,12 +176,14 @@ def subset_table(runs: Runs) -> tuple[str, list, str]:
         row = [f"{100 * pct:g}", strategy]
         for name in columns:
             values = [subset[name] for subset in subsets if name in subset]
-            counted = name.startswith(f"{SUBSET}against ")
+            counted = name.startswith(AGAINST)
             row.append(f"{np.mean(values):.1f}" if counted else f"{100 * np.mean(values):.1f} %")
         rows.append(row)
-    return "What was chosen", rows, (
-        "Share of each label, and number of pairs that contradict a HANS heuristic (it holds, and the label is not entailment); means over seeds."
-    )  # fmt: skip
+    words = (
+        "Share of each label, and number of pairs that contradict a HANS heuristic (it holds, and the label is not "
+        "entailment); means over seeds."
+    )
+    return "What was chosen", rows, words
 
 
 def published_table(arms, dev, columns) -> tuple[str, list, str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.runs import RESULTS_FILE, RUN_FILE, InputError, read_json
+from utils.runs import CARD_FILE, RESULTS_FILE, RUN_FILE, InputError, read_json
 from utils.selector import FORWARD
 from utils.tasks import get_task
 
@@ -19,8 +19,8 @@ SETTINGS = (
 )  # fmt: skip
 
 
-SUBSET = "chosen: "  # begins the columns of what is in a subset
-CARD_FILE = "selection.json"
+SUBSET = "chosen: "  # begins the columns of what is in a subset: shares of labels,
+AGAINST = f"{SUBSET}against "  # and numbers of pairs that contradict a heuristic
 # Of results.csv, before the scores.
 CSV_COLUMNS = (
     "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
@@ -30,10 +30,10 @@ CSV_COLUMNS = (
 @dataclass(frozen=True)
 class Result:
     """One finished run. scores: {column: fraction}; cost: training epochs on all of the data that it took, forward
-    passes counted as a third; seconds: of the training loop, as measured (None where
-    not recorded); subset: what its card says of the chosen examples, shares of labels and pairs against each heuristic,
-    empty where nothing was chosen once; collapsed: it gives every dev example the same
-    answer, a failed seed, which is counted and named but not averaged in."""
+    passes counted as a third; seconds: of the training loop, as measured (None where not recorded); subset: what its card
+    says of the chosen examples, shares of labels and pairs against each heuristic, empty where nothing was chosen once;
+    collapsed: it gives every dev example the same answer, a failed seed, which is counted and named but not averaged in.
+    """
 
     name: str
     strategy: str
@@ -98,9 +98,7 @@ def load_runs(folder) -> Runs:
                     f"{name}: other {what} than most runs ({_differences(facts[what], common[0][0])}); left out"
                 )
         read = [entry for entry in read if entry[2][what] == common[0][0]]
-    if not read:
-        raise InputError(f"{folder}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
-    task = read[0][2]["settings"][0][1]
+    task = read[0][2]["settings"][0][1] if read else ""
     return _gathered(folder, [result for _, result, _ in read], problems, plan["scoring_epochs"], task)
 
 
@@ -151,7 +149,7 @@ def csv_rows(runs: Runs) -> list[list]:
 
 
 def _gathered(source, results: list[Result], problems: list[str], scoring: dict[str, float], task: str) -> Runs:
-    """Name the failed and the missing seeds; order the rest."""
+    """Name the failed and the missing seeds; order the rest. Raises InputError where no seed is left to average over."""
     results = sorted(results, key=_order)
     failed = ", ".join(result.name for result in results if result.collapsed)
     problems = problems + (
@@ -226,7 +224,7 @@ def _subset(path: Path) -> dict[str, float]:
         return {}
     card = read_json(path)
     facts = {f"{SUBSET}{label}": shares["subset"] for label, shares in card.get("labels", {}).items()}
-    facts |= {f"{SUBSET}against {name}": count["subset"] for name, count in card.get("contradicts", {}).items()}
+    facts |= {f"{AGAINST}{name}": count["subset"] for name, count in card.get("contradicts", {}).items()}
     return {name: round(float(value), 6) for name, value in facts.items()}
 
 

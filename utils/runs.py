@@ -27,6 +27,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved, run the same command again
 RESULTS_FILE = "results.json"  # written last: it exists means the run is finished
 RUN_FILE = "run.json"  # written first
+CARD_FILE = "selection.json"  # what is in the chosen examples
 
 
 class InputError(ValueError):
