@@ -9,9 +9,11 @@ clusters.npz (the k with the best silhouette, or --keep), clusters_k<K>.npz for 
 (*.png) and, last of all, clusters.json with every number of the report. The same flags give the same clusters.
 """
 
+import logging
 from pathlib import Path
 
-from utils.runs import ArgumentParser, InputError, non_negative_int, parse_args, positive_int, run_script
+from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
+from utils.errors import InputError, run_script
 
 FINISHED = "clusters.json"  # written last: it exists means the analysis is whole
 
@@ -64,9 +66,13 @@ def main(argv=None) -> None:
     if args.keep is not None and args.keep not in ks:
         raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
 
-    from utils import cluster_report, clustering
-    from utils.embeddings import load_embeddings
-    from utils.runs import setup_logging, versions, write_json, write_text
+    from utils.command_line import setup_logging
+    from utils.files import write_json, write_text
+    from utils.run_directory import versions
+    from utils.selection import cluster_report
+    from utils.selection.cluster_quality import analyse, make_up, pair_facts
+    from utils.selection.embeddings import load_embeddings
+    from utils.selection.kmeans import prepare
 
     setup_logging()
     embeddings = load_embeddings(args.embedding_path)
@@ -74,12 +80,14 @@ def main(argv=None) -> None:
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]
         raise InputError(f"--num_clusters {wrong}: {len(embeddings)} rows can be split into 2 to {len(embeddings)}")
-    facts = None if examples is None else clustering.pair_facts(examples)
-    prepared = clustering.prepare(embeddings.array, pca=args.pca, whiten=args.whiten, metric=args.metric)
+    facts = None if examples is None else pair_facts(examples)
+    prepared = prepare(embeddings.array, pca=args.pca, whiten=args.whiten, metric=args.metric)
     if prepared.collapsed:
-        clustering.logger.warning("%s: the encoder has collapsed to a constant; see the report", embeddings.path)
+        logging.getLogger(__name__).warning(
+            "%s: the encoder has collapsed to a constant; see the report", embeddings.path
+        )
     source = {**embeddings.about, "digest": embeddings.digest}
-    partitions, quality = clustering.analyse(
+    partitions, quality = analyse(
         prepared, ks, facts, algorithm=args.algorithm, seed=args.random_state, num_seeds=args.num_seeds,
         fingerprint=embeddings.fingerprint, about={"embeddings": source},
     )  # fmt: skip
@@ -90,7 +98,7 @@ def main(argv=None) -> None:
     for clusters in partitions:
         clusters.save(folder / ("clusters.npz" if clusters.k == kept["k"] else f"clusters_k{clusters.k}.npz"))
     chosen = next(clusters for clusters in partitions if clusters.k == kept["k"])
-    rows = clustering.make_up(chosen, facts)
+    rows = make_up(chosen, facts)
     figures = cluster_report.draw(folder, chosen, quality, prepared, facts, seed=args.random_state)
     lines = cluster_report.summary(kept, quality, rows, prepared)
     head = {
@@ -126,8 +134,8 @@ def main(argv=None) -> None:
 
 def _examples(args, embeddings):
     """The rows that the embeddings are of, or None without --data_dir."""
-    from utils.glue import load_split
-    from utils.tasks import get_task
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
 
     task, about = get_task(args.task_name), embeddings.about
     if task is not get_task(about["task"]):

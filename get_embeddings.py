@@ -11,8 +11,9 @@ data, an interrupted run continues where it was. Several GPUs: torchrun --nproc_
 
 import hashlib
 
-from utils.arguments import add_data_args, add_eval_batch_args, add_model_args
-from utils.runs import ArgumentParser, InputError, parse_args, positive_int, run_script
+from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.errors import InputError, run_script
+from utils.flags import add_data_args, add_eval_batch_args, add_model_args
 
 
 def add_args(parser) -> None:
@@ -51,12 +52,12 @@ def main(argv=None) -> None:
     if args.layer is not None and args.pooling == "pooler":
         parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")
 
-    from utils import distributed
-    from utils.glue import load_split
-    from utils.modeling import load_classifier
-    from utils.runs import setup_logging
-    from utils.tasks import get_task
-    from utils.training import choose_precision
+    from utils.command_line import setup_logging
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
+    from utils.models import distributed
+    from utils.models.classifier import load_classifier
+    from utils.models.forward import choose_precision
 
     if not (args.model_name_or_path or args.config_name):
         raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
@@ -90,10 +91,10 @@ def extract(args, examples, classifier, processes, precision) -> list[tuple]:
     """Write the embeddings (and logits) of one split; returns (what happened, path, shape) per file."""
     import numpy as np
 
-    from utils.embeddings import EmbeddingWriter, embedding_paths
-    from utils.encoding import encode
-    from utils.inference import BLOCK_ROWS, infer
-    from utils.labels import unresolved_message
+    from utils.data.tokens import encode
+    from utils.models.class_names import unresolved_message
+    from utils.models.inference import BLOCK_ROWS, infer
+    from utils.selection.embeddings import EmbeddingWriter, embedding_paths
 
     if args.logits and not classifier.named:
         raise InputError(f"--logits: {unresolved_message(classifier.labels)}")
@@ -160,7 +161,7 @@ def extract(args, examples, classifier, processes, precision) -> list[tuple]:
 
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     """Whether `path` is finished and is what would be written. Raises InputError where it is something else."""
-    from utils.runs import read_json
+    from utils.files import read_json
 
     described = path.with_suffix(".json")
     if overwrite or not (path.exists() and described.exists()):
@@ -188,7 +189,7 @@ def check_layer(layer: int | None, classifier) -> None:
 
 
 def feature_width(classifier, pooling: str) -> int:
-    from utils.modeling import final_linear
+    from utils.models.classifier import final_linear
 
     if pooling == "pooler":
         return final_linear(classifier.model).in_features

@@ -14,10 +14,11 @@ rho (Mindermann et al. 2022), rs2 (Okanovic et al. 2023).
 
 import os
 
-from utils.arguments import add_data_args, add_model_args, add_training_args
-from utils.choosing import add_strategy_args, choose
-from utils.runs import ArgumentParser, InputError, parse_args, run_script
-from utils.selector import Selector, add_selector_args
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import InputError, run_script
+from utils.flags import add_data_args, add_model_args, add_training_args
+from utils.selection.choosing import add_strategy_args, choose
+from utils.selection.ingredients import Selector, add_selector_args
 
 ONLINE = ("grad_norm", "infobatch", "rho", "rs2")
 
@@ -52,8 +53,8 @@ def main(argv=None) -> None:
     if args.dry_run:
         parser.error("--dry_run: not for this script, whose proxy run is a run of its own; try run_glue.py --dry_run")
 
-    from utils import finetune
-    from utils.runs import setup_logging
+    from utils.command_line import setup_logging
+    from utils.training import finetune
 
     setup_logging(main_process=_first_process())
     seed = args.seed if args.selection_seed is None else args.selection_seed
@@ -65,9 +66,10 @@ def train_on_choice(args, selector, seed, finetune) -> None:
     """Make what is missing, choose once, train; the subset card goes beside selection.npz."""
     from pathlib import Path
 
-    from utils.runs import CARD_FILE, write_json
-    from utils.strategies import get_strategy
-    from utils.strategies.card import format_card, subset_card
+    from utils.files import write_json
+    from utils.run_directory import CARD_FILE
+    from utils.selection.card import format_card, subset_card
+    from utils.selection.strategies import get_strategy
 
     given = vars(args).copy()  # what the user said, before paths are filled in: the run's identity
 
@@ -85,11 +87,11 @@ def train_on_choice(args, selector, seed, finetune) -> None:
 
 def train_online(args, selector, seed, finetune) -> None:
     """Train with batches that the scheme draws; its plan and savings go into results.json."""
-    from utils.glue import load_split
-    from utils.online import make_batches
-    from utils.runs import read_npz
-    from utils.selection import budget
-    from utils.tasks import get_task
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
+    from utils.files import read_npz
+    from utils.selection.selection import budget
+    from utils.training.online import make_batches
 
     examples = load_split(get_task(args.task_name), "train", data_dir=args.data_dir, cache_dir=args.cache_dir)
     options = {}

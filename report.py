@@ -9,7 +9,8 @@ all and needs no network. Runs that cannot be used are named. Without HANS resul
 that was kept stands for its runs: `python report.py study/results.csv`.
 """
 
-from utils.runs import ArgumentParser, parse_args, run_script
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import run_script
 
 
 def main(argv=None) -> None:
@@ -27,8 +28,8 @@ def main(argv=None) -> None:
 
     from pathlib import Path
 
-    from utils.report import write_report
-    from utils.results import load_runs, read_csv
+    from utils.report.report import write_report
+    from utils.report.results import load_runs, read_csv
 
     source = Path(args.runs)
     recorded = source.suffix == ".csv"

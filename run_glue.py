@@ -11,8 +11,9 @@ where it was. Several GPUs: torchrun --nproc_per_node=N run_glue.py ... All flag
 python run_glue.py flags.json.
 """
 
-from utils.arguments import add_data_args, add_model_args, add_training_args
-from utils.runs import ArgumentParser, parse_args, run_script
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import run_script
+from utils.flags import add_data_args, add_model_args, add_training_args
 
 
 def main(argv=None) -> None:
@@ -22,7 +23,7 @@ def main(argv=None) -> None:
     add_training_args(parser)
     args = parse_args(parser, argv)
 
-    from utils import finetune
+    from utils.training import finetune
 
     finetune.run(args, script="run_glue.py")
 

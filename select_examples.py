@@ -11,8 +11,9 @@ selection.npz and selection.json, the subset card, into --output_dir. --list nam
 on the data, the inputs and --selection_seed alone.
 """
 
-from utils.choosing import add_strategy_args, choose
-from utils.runs import ArgumentParser, InputError, non_negative_int, parse_args, run_script
+from utils.command_line import ArgumentParser, non_negative_int, parse_args
+from utils.errors import InputError, run_script
+from utils.selection.choosing import add_strategy_args, choose
 
 
 def main(argv=None) -> None:
@@ -37,10 +38,12 @@ def main(argv=None) -> None:
 
     from pathlib import Path
 
-    from utils.glue import load_split
-    from utils.runs import CARD_FILE, setup_logging, write_json
-    from utils.strategies.card import format_card, subset_card
-    from utils.tasks import get_task
+    from utils.command_line import setup_logging
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
+    from utils.files import write_json
+    from utils.run_directory import CARD_FILE
+    from utils.selection.card import format_card, subset_card
 
     setup_logging()
     examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
@@ -52,7 +55,7 @@ def main(argv=None) -> None:
 
 
 def _print_list() -> None:
-    from utils.strategies import NEEDS, STRATEGIES
+    from utils.selection.strategies import NEEDS, STRATEGIES
 
     for strategy in STRATEGIES.values():
         needs = "; ".join(NEEDS[need][1].partition(":")[0] for need in strategy.needs)

@@ -10,8 +10,9 @@ seed the 10 % subset is inside the 20 % one. --strategy stratified keeps the sha
 known). Everything else is run_glue.py: same flags, same output, and selection.npz says which rows were used.
 """
 
-from utils.arguments import add_data_args, add_data_pct, add_model_args, add_training_args
-from utils.runs import ArgumentParser, parse_args, run_script
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import run_script
+from utils.flags import add_data_args, add_data_pct, add_model_args, add_training_args
 
 
 def main(argv=None) -> None:
@@ -24,9 +25,9 @@ def main(argv=None) -> None:
     add_training_args(parser)
     args = parse_args(parser, argv)
 
-    from utils import finetune
-    from utils.selection import budget
-    from utils.strategies import Inputs, select
+    from utils.selection.selection import budget
+    from utils.selection.strategies import Inputs, select
+    from utils.training import finetune
 
     def choose(examples):
         seed = args.seed if args.selection_seed is None else args.selection_seed

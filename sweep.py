@@ -21,17 +21,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.arguments import add_data_args, add_model_args, add_training_args
-from utils.runs import (
-    ArgumentParser,
-    RunFailed,
-    command_line,
-    data_fraction,
-    non_negative_int,
-    positive_int,
-    run_script,
-)
-from utils.selector import add_selector_args
+from utils.command_line import ArgumentParser, command_line, data_fraction, non_negative_int, positive_int
+from utils.errors import RunFailed, run_script
+from utils.flags import add_data_args, add_model_args, add_training_args
+from utils.selection.ingredients import add_selector_args
 
 
 def add_sweep_args(parser) -> None:
@@ -93,8 +86,8 @@ def main(argv=None) -> None:
     _, forwarded = own.parse_known_args(words)
     forwarded = [word for word in forwarded if word not in ("--do_train", "--do_eval")]
 
-    from utils.runs import setup_logging
-    from utils.sweep import Sweep
+    from utils.command_line import setup_logging
+    from utils.sweep.plan import Sweep
 
     setup_logging()
     sweep = Sweep(args, forwarded)

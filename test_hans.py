@@ -12,8 +12,9 @@ hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval
 
 from pathlib import Path
 
-from utils.arguments import add_eval_batch_args, add_model_args
-from utils.runs import ArgumentParser, InputError, parse_args, positive_int, run_script
+from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.errors import InputError, run_script
+from utils.flags import add_eval_batch_args, add_model_args
 
 RESULTS = "hans_results.json"
 
@@ -73,9 +74,10 @@ def main(argv=None) -> None:
     from hans import report
     from hans.data import load_hans
     from hans.evaluation import Evaluation, format_diagnosis, load_nli_classifier
-    from utils import distributed
-    from utils.runs import setup_logging, write_json, write_text
-    from utils.training import choose_precision
+    from utils.command_line import setup_logging
+    from utils.files import write_json, write_text
+    from utils.models import distributed
+    from utils.models.forward import choose_precision
 
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)

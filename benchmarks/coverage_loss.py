@@ -9,7 +9,9 @@ better), facility location's summed similarity to the nearest chosen one (larger
 
 from pathlib import Path
 
-from utils.runs import ArgumentParser, parse_args, positive_int, run_script, write_json
+from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.errors import run_script
+from utils.files import write_json
 
 BLOCK_ROWS = 500  # eight blocks
 
@@ -37,8 +39,8 @@ def main(argv=None) -> None:
 def objectives(n: int, d: int, seed: int) -> dict[str, dict[str, float]]:
     import numpy as np
 
-    from utils.strategies import Inputs, Pool
-    from utils.strategies import coverage as c
+    from utils.selection.strategies import Inputs, Pool
+    from utils.selection.strategies import coverage as c
 
     rng = np.random.default_rng(seed)
     centers = rng.standard_normal((64, d), dtype=np.float32)

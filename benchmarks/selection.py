@@ -22,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.runs import read_json, versions, write_json
+from utils.files import read_json, write_json
+from utils.run_directory import versions
 
 WORDS = 300  # vocabulary of the random texts
 SNAPSHOTS = 6
@@ -47,8 +48,8 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args)))
         return
-    from utils.selection import budget
-    from utils.strategies import STRATEGIES
+    from utils.selection.selection import budget
+    from utils.selection.strategies import STRATEGIES
 
     make_data(args)
     record = {
@@ -89,8 +90,8 @@ def make_data(args) -> None:
     """Gaussian rows around k centres, so that clusters exist; written once."""
     import numpy as np
 
-    from utils.clustering import Clusters
-    from utils.dynamics import Dynamics
+    from utils.selection.clusters import Clusters
+    from utils.selection.dynamics import Dynamics
 
     sizes = {"n": args.n, "d": args.d, "k": args.k}
     done = args.work_dir / "sizes.json"
@@ -123,9 +124,9 @@ def make_data(args) -> None:
 def load_inputs(args, chosen):
     import numpy as np
 
-    from utils.clustering import Clusters
-    from utils.dynamics import Dynamics
-    from utils.strategies import Inputs
+    from utils.selection.clusters import Clusters
+    from utils.selection.dynamics import Dynamics
+    from utils.selection.strategies import Inputs
 
     dynamics = Dynamics.load(args.work_dir / "dynamics.npz")
     texts = ()
@@ -143,9 +144,9 @@ def measure(args) -> dict:
     """One strategy in this process: seconds of `select` alone, peak memory in GB."""
     import threading
 
-    from utils.clustering import kmeans, prepare
-    from utils.selection import budget
-    from utils.strategies import get_strategy, select
+    from utils.selection.kmeans import kmeans, prepare
+    from utils.selection.selection import budget
+    from utils.selection.strategies import get_strategy, select
 
     m = budget(args.n, data_pct=args.data_pct)
     if args.child == KMEANS:

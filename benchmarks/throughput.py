@@ -18,7 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-from utils.runs import ArgumentParser, parse_args, positive_int, run_script, write_json
+from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.errors import run_script
+from utils.files import write_json
 
 MAX_LENGTH = 128
 PATHS = ("output", "measure", "data_dir", "hans_dir", "tokenizer_name")  # not recorded
@@ -78,7 +80,8 @@ def build_data(args, vocab_size: int):
     """Encoded data of at least the rows needed: HANS pairs, MNLI pairs repeated to size, or generated ones."""
     import numpy as np
 
-    from utils.encoding import Encoded, encode, load_tokenizer
+    from utils.data.tokenizer import load_tokenizer
+    from utils.data.tokens import Encoded, encode
 
     rng = np.random.default_rng(0)
     n = max(args.batch_size * (args.steps + 1), args.inference_rows)
@@ -89,8 +92,8 @@ def build_data(args, vocab_size: int):
         rows = rng.permutation(len(hans))[: args.inference_rows]
         name, columns, labels = "benchmark hans", (hans.premises, hans.hypotheses), np.zeros(len(hans), dtype=np.int64)
     elif args.data_dir:
-        from utils.glue import load_split
-        from utils.tasks import get_task
+        from utils.data.examples import load_split
+        from utils.data.tasks import get_task
 
         examples = load_split(get_task("mnli"), "train", data_dir=args.data_dir)
         rows = np.resize(rng.permutation(len(examples)), n)
@@ -112,7 +115,7 @@ def build_data(args, vocab_size: int):
 
 
 def precision_of(args, device):
-    from utils.training import choose_precision
+    from utils.models.forward import choose_precision
 
     return choose_precision(device, fp16=args.fp16, bf16=args.bf16)
 
@@ -123,7 +126,7 @@ def measure(args) -> dict:
 
     import torch
 
-    from utils import distributed
+    from utils.models import distributed
 
     processes = distributed.start()
     model = build_model(args)
@@ -156,10 +159,11 @@ def flops(model, lengths, *, training: bool) -> float:
 def measure_ours(args, model, data, processes) -> dict:
     import torch
 
-    from utils.batching import UniformBatches
-    from utils.modeling import Classifier
-    from utils.selection import Selection
-    from utils.training import Hooks, TrainingSettings, train
+    from utils.flags import TrainingSettings
+    from utils.models.classifier import Classifier
+    from utils.selection.selection import Selection
+    from utils.training.batches import UniformBatches
+    from utils.training.loop import Hooks, train
 
     times, seen = [], []
 
@@ -255,8 +259,8 @@ def measure_trainer(args, model, data, processes) -> dict:
 def measure_extraction(args, model, data, processes) -> dict:
     import numpy as np
 
-    from utils.inference import infer
-    from utils.modeling import Classifier
+    from utils.models.classifier import Classifier
+    from utils.models.inference import infer
 
     classifier = Classifier(model, None, ("a", "b", "c"))
     rows = np.arange(args.inference_rows)
@@ -318,7 +322,7 @@ def matrix_ceiling(args) -> float:
     """FLOP/s of a large matrix product in the precision in use."""
     import torch
 
-    from utils import distributed
+    from utils.models import distributed
 
     device = distributed.start().device
     dtype = precision_of(args, device).dtype
@@ -354,7 +358,7 @@ def compare(args, argv: list[str]) -> None:
 
     from tqdm import tqdm
 
-    from utils.runs import versions
+    from utils.run_directory import versions
 
     def child(variant):
         words = [sys.executable, "-m", "benchmarks.throughput", *argv, "--measure", variant]

@@ -15,7 +15,9 @@ from pathlib import Path
 from hans import generate as challenge
 from hans import lexicon
 from hans.lexicon import Words, sentence
-from utils.runs import ArgumentParser, InputError, non_negative_int, parse_args, positive_int, run_script, write_text
+from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
+from utils.errors import InputError, run_script
+from utils.files import write_text
 
 LABELS = ("contradiction", "entailment", "neutral")
 COUNTER_GENRE = "counter"

@@ -8,16 +8,9 @@ every strategy that select_examples.py has, three selection seeds each. Writes p
 
 from pathlib import Path
 
-from utils.runs import (
-    ArgumentParser,
-    InputError,
-    data_fraction,
-    parse_args,
-    positive_int,
-    run_script,
-    write_json,
-    write_text,
-)
+from utils.command_line import ArgumentParser, data_fraction, parse_args, positive_int
+from utils.errors import InputError, run_script
+from utils.files import write_json, write_text
 
 SEEDS = (0, 1, 2)
 
@@ -37,10 +30,10 @@ def main(argv=None) -> None:
 
     from demo.generate import COUNTER_GENRE
     from demo.run import MAX_LENGTH, stage
-    from utils.glue import load_split
-    from utils.selection import budget
-    from utils.strategies import STRATEGIES, load_inputs, select
-    from utils.tasks import get_task
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
+    from utils.selection.selection import budget
+    from utils.selection.strategies import STRATEGIES, load_inputs, select
 
     features = root / "pooler"
     stage(

@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from utils.runs import ArgumentParser, RunFailed, parse_args, run_script
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import RunFailed, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "demo/albert-tiny"

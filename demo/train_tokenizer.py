@@ -11,7 +11,8 @@ import random
 from hans import generate as challenge
 from hans import lexicon
 from hans.lexicon import Words
-from utils.runs import ArgumentParser, parse_args, run_script
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import run_script
 
 
 def corpus():

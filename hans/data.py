@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.runs import InputError
+from utils.errors import InputError
 
 ENTAILMENT, NON_ENTAILMENT = "entailment", "non-entailment"
 LABELS = (ENTAILMENT, NON_ENTAILMENT)

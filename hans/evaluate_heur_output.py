@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from anyw
 
 from hans.data import find_evaluation_set, load_hans, load_predictions
 from hans.report import format_authors, score
-from utils.runs import ArgumentParser, run_script
+from utils.command_line import ArgumentParser
+from utils.errors import run_script
 
 
 def main(argv=None) -> None:

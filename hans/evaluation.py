@@ -9,14 +9,15 @@ from transformers import AutoConfig
 
 from hans import report
 from hans.data import ENTAILMENT, NON_ENTAILMENT
-from utils import labels as naming
-from utils.encoding import encode, from_pretrained
-from utils.glue import load_split
-from utils.inference import predict
-from utils.modeling import load_classifier
-from utils.runs import InputError
-from utils.strategies import random_ranking
-from utils.tasks import get_task
+from utils.data.examples import load_split
+from utils.data.hub import from_pretrained
+from utils.data.tasks import get_task
+from utils.data.tokens import encode
+from utils.errors import InputError
+from utils.models import class_names as naming
+from utils.models.classifier import load_classifier
+from utils.models.inference import predict
+from utils.selection.selection import random_ranking
 
 
 def load_nli_classifier(args):

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from hans import lexicon
 from hans.lexicon import Noun, Words, sentence
-from utils.runs import ArgumentParser, InputError, non_negative_int, parse_args, positive_int, run_script, write_text
+from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
+from utils.errors import InputError, run_script
+from utils.files import write_text
 
 HEADER = (
     "gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2 pairID "

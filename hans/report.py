@@ -123,7 +123,7 @@ def plot(results: dict, path, *, title: str = "") -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from utils.runs import atomic_path
+    from utils.files import atomic_path
 
     colours = {ENTAILMENT: "#2a6f97", NON_ENTAILMENT: "#c8553d"}
     subcases = list(results["by_subcase"].items())[::-1]

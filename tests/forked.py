@@ -13,7 +13,11 @@ from unittest import mock
 
 from tests.tiny import ROOT
 
-LIBRARIES = ["utils.finetune", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"]
+LIBRARIES = [
+    "utils.training.finetune",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+]
 LIBRARIES += [
     "transformers.models.albert.modeling_albert",
     "transformers.models.bert.modeling_bert",

@@ -12,12 +12,21 @@ import numpy as np
 import pytest
 
 import cluster_embeddings
-from utils import clustering
-from utils.clustering import Clusters
-from utils.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
-from utils.glue import load_split
-from utils.runs import InputError
-from utils.tasks import get_task
+from utils.data.examples import load_split
+from utils.data.tasks import get_task
+from utils.errors import InputError
+from utils.selection.cluster_quality import (
+    agreement,
+    analyse,
+    extremes,
+    normalized_mutual_information,
+    purity,
+    silhouette,
+    variance_explained,
+)
+from utils.selection.clusters import Clusters
+from utils.selection.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
+from utils.selection.kmeans import _lloyd_pass, kmeans, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,30 +65,30 @@ def test_silhouette_is_the_naive_one():
     values, _ = mixture(n=50, distance=2)
     labels = random_partitions(n=50)[0]
     labels[0] = 7  # a cluster of one counts 0
-    found = clustering.silhouette(clustering.prepare(values), labels)
+    found = silhouette(prepare(values), labels)
     assert found == pytest.approx(naive_silhouette(values, labels), abs=1e-4)
 
 
 def test_silhouette_of_a_sample_is_close_and_seeded():
     values, group = mixture(n=2000)
-    prepared = clustering.prepare(values)
-    exact = clustering.silhouette(prepared, group)
-    sampled = [clustering.silhouette(prepared, group, seed=3, max_rows=400) for _ in range(2)]
+    prepared = prepare(values)
+    exact = silhouette(prepared, group)
+    sampled = [silhouette(prepared, group, seed=3, max_rows=400) for _ in range(2)]
     assert sampled[0] == sampled[1] != exact
     assert sampled[0] == pytest.approx(exact, abs=0.03)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(20, int), np.arange(20)])
 def test_silhouette_is_none_where_undefined(labels):
-    assert clustering.silhouette(clustering.prepare(mixture(n=20)[0]), labels) is None
+    assert silhouette(prepare(mixture(n=20)[0]), labels) is None
 
 
 def test_purity_is_the_naive_one():
     labels, classes = random_partitions()
     naive = sum(max((classes[labels == c] == y).sum() for y in range(3)) for c in range(5)) / len(labels)
-    assert clustering.purity(labels, classes) == pytest.approx(naive)
-    assert clustering.purity(classes, classes) == 1
-    assert clustering.purity(np.zeros_like(classes), classes) == np.bincount(classes).max() / len(classes)
+    assert purity(labels, classes) == pytest.approx(naive)
+    assert purity(classes, classes) == 1
+    assert purity(np.zeros_like(classes), classes) == np.bincount(classes).max() / len(classes)
 
 
 def test_nmi_is_the_naive_one():
@@ -96,7 +105,7 @@ def test_nmi_is_the_naive_one():
             if joint:
                 mutual += joint * log(joint / ((labels == a).mean() * (classes == b).mean()))
     naive = mutual / ((entropy(labels) + entropy(classes)) / 2)
-    assert clustering.normalized_mutual_information(labels, classes) == pytest.approx(naive)
+    assert normalized_mutual_information(labels, classes) == pytest.approx(naive)
 
 
 def test_agreement_is_the_mean_adjusted_rand_over_pairs():
@@ -109,26 +118,26 @@ def test_agreement_is_the_mean_adjusted_rand_over_pairs():
 
     parts = [*random_partitions(0), random_partitions(1)[0]]
     expected = np.mean([naive(a, b) for a, b in combinations(parts, 2)])
-    assert clustering.agreement(parts) == pytest.approx(expected)
-    assert clustering.agreement([parts[0], (parts[0] + 1) % 5]) == 1
-    assert clustering.agreement(parts[:1]) is None
+    assert agreement(parts) == pytest.approx(expected)
+    assert agreement([parts[0], (parts[0] + 1) % 5]) == 1
+    assert agreement(parts[:1]) is None
 
 
 def test_variance_explained():
     labels = np.repeat([0, 1, 2], 10)
-    assert clustering.variance_explained(labels * 5.0, labels, 3) == 1
-    assert clustering.variance_explained(np.ones(30), labels, 3) == 0
+    assert variance_explained(labels * 5.0, labels, 3) == 1
+    assert variance_explained(np.ones(30), labels, 3) == 0
     values = np.random.default_rng(0).normal(size=30)
     design = np.eye(3)[labels]
     residual = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
     adjusted = 1 - (residual @ residual / 27) / (values.var(ddof=1))
-    assert clustering.variance_explained(values, labels, 3) == pytest.approx(max(0, adjusted))
+    assert variance_explained(values, labels, 3) == pytest.approx(max(0, adjusted))
 
 
 def test_extremes_are_the_nearest_and_farthest_members():
     values, _ = mixture(distance=3)
-    clusters = clustering.kmeans(clustering.prepare(values), 5)
-    nearest, farthest = clustering.extremes(clusters, 3)
+    clusters = kmeans(prepare(values), 5)
+    nearest, farthest = extremes(clusters, 3)
     for c in range(5):
         members = np.flatnonzero(clusters.labels == c)
         by_distance = members[np.argsort(clusters.distances[members])]
@@ -139,15 +148,15 @@ def test_extremes_are_the_nearest_and_farthest_members():
 # --------------------------------------------------------------------------------------------------------- preparation
 def test_cosine_centres_then_gives_unit_rows_and_leaves_zero_rows_alone():
     values, _ = mixture()
-    rows = clustering.prepare(values, metric="cosine").rows(slice(None))
+    rows = prepare(values, metric="cosine").rows(slice(None))
     centred = values - values.mean(axis=0, dtype=np.float64)
     np.testing.assert_allclose(rows, centred / np.linalg.norm(centred, axis=1, keepdims=True), atol=1e-5)
-    assert not clustering.prepare(np.ones((4, 3), np.float32), metric="cosine").rows(slice(None)).any()
+    assert not prepare(np.ones((4, 3), np.float32), metric="cosine").rows(slice(None)).any()
 
 
 def test_pca_is_the_singular_value_decomposition():
     values, _ = mixture()
-    prepared = clustering.prepare(values, pca=3)
+    prepared = prepare(values, pca=3)
     centred = values - values.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     np.testing.assert_allclose(np.abs(prepared.rows(slice(None))), np.abs(centred @ axes[:3].T), atol=1e-3)
@@ -157,15 +166,15 @@ def test_pca_is_the_singular_value_decomposition():
 def test_whitening_gives_the_identity_covariance_and_drops_axes_without_variance():
     values, _ = mixture()
     values[:, 5] = values[:, 4]
-    rows = clustering.prepare(values, whiten=True).rows(slice(None))
+    rows = prepare(values, whiten=True).rows(slice(None))
     np.testing.assert_allclose(np.cov(rows.T, bias=True), np.eye(5), atol=1e-3)
 
 
 def test_blocks_do_not_matter(monkeypatch):
     values, _ = mixture()
-    whole = clustering.kmeans(clustering.prepare(values, pca=4), 4)
-    monkeypatch.setattr("utils.embeddings.BLOCK_BYTES", 7 * 6 * 4)
-    blocked = clustering.kmeans(clustering.prepare(values, pca=4), 4)
+    whole = kmeans(prepare(values, pca=4), 4)
+    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 7 * 6 * 4)
+    blocked = kmeans(prepare(values, pca=4), 4)
     np.testing.assert_array_equal(whole.labels, blocked.labels)
     np.testing.assert_allclose(whole.distances, blocked.distances, rtol=1e-3)
 
@@ -175,9 +184,9 @@ def test_blocks_do_not_matter(monkeypatch):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_finds_planted_groups_and_assigns_to_the_nearest_centroid(algorithm, metric):
     values, group = mixture()
-    prepared = clustering.prepare(values, metric=metric)
-    clusters = clustering.kmeans(prepared, 4, algorithm=algorithm, seed=1)
-    assert clustering.agreement([clusters.labels, group]) > 0.98
+    prepared = prepare(values, metric=metric)
+    clusters = kmeans(prepared, 4, algorithm=algorithm, seed=1)
+    assert agreement([clusters.labels, group]) > 0.98
     rows = prepared.rows(slice(None)).astype(np.float64)
     distances = np.linalg.norm(rows[:, None] - clusters.centers[None], axis=2)
     np.testing.assert_array_equal(clusters.labels, distances.argmin(axis=1))
@@ -188,8 +197,8 @@ def test_finds_planted_groups_and_assigns_to_the_nearest_centroid(algorithm, met
 
 @pytest.mark.parametrize("algorithm", ["full", "minibatch"])
 def test_one_seed_one_result_another_seed_another(algorithm):
-    prepared = clustering.prepare(mixture(distance=0.5)[0])
-    first, again, other = (clustering.kmeans(prepared, 9, algorithm=algorithm, seed=seed) for seed in (5, 5, 6))
+    prepared = prepare(mixture(distance=0.5)[0])
+    first, again, other = (kmeans(prepared, 9, algorithm=algorithm, seed=seed) for seed in (5, 5, 6))
     for name in ("labels", "centers", "distances"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.labels != other.labels).any()
@@ -197,63 +206,61 @@ def test_one_seed_one_result_another_seed_another(algorithm):
 
 def test_minibatch_on_a_sample_is_close_to_full(monkeypatch):
     values, group = mixture(n=3000, distance=4)
-    monkeypatch.setattr(clustering, "MIN_FIT_ROWS", 500)
-    monkeypatch.setattr(clustering, "ROWS_PER_CENTROID", 64)
-    prepared = clustering.prepare(values)
-    sampled = clustering.kmeans(prepared, 4, algorithm="minibatch")
+    monkeypatch.setattr("utils.selection.kmeans.MIN_FIT_ROWS", 500)
+    monkeypatch.setattr("utils.selection.kmeans.ROWS_PER_CENTROID", 64)
+    prepared = prepare(values)
+    sampled = kmeans(prepared, 4, algorithm="minibatch")
     assert len(sampled) == 3000
-    assert sampled.inertia < 1.05 * clustering.kmeans(prepared, 4, algorithm="full").inertia
-    assert clustering.agreement([sampled.labels, group]) > 0.9
+    assert sampled.inertia < 1.05 * kmeans(prepared, 4, algorithm="full").inertia
+    assert agreement([sampled.labels, group]) > 0.9
 
 
 def test_lloyd_pass_is_the_mean_of_the_members(monkeypatch):
-    monkeypatch.setattr("utils.embeddings.BLOCK_BYTES", 50 * 6 * 4)
-    prepared = clustering.prepare(mixture(distance=1)[0])
+    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 50 * 6 * 4)
+    prepared = prepare(mixture(distance=1)[0])
     rows = prepared.rows(slice(None))
     centers = np.vstack([rows[:4], np.full((1, 6), 99, np.float32)])  # the last one is nearest to nothing
     labels = np.linalg.norm(rows[:, None] - centers[None], axis=2).argmin(axis=1)
     expected = [rows[labels == c].mean(axis=0) for c in range(4)]
-    moved = clustering._lloyd_pass(prepared, centers)
+    moved = _lloyd_pass(prepared, centers)
     np.testing.assert_allclose(moved, [*expected, centers[4]], rtol=1e-4, atol=1e-5)
 
 
 def test_analyse_keeps_the_best_of_the_seeds():
-    prepared = clustering.prepare(mixture(distance=1)[0])
-    (best,), (row,) = clustering.analyse(prepared, [6], None, seed=2, num_seeds=4)
-    runs = [clustering.kmeans(prepared, 6, seed=seed) for seed in range(2, 6)]
+    prepared = prepare(mixture(distance=1)[0])
+    (best,), (row,) = analyse(prepared, [6], None, seed=2, num_seeds=4)
+    runs = [kmeans(prepared, 6, seed=seed) for seed in range(2, 6)]
     assert best.inertia == row["inertia"] == min(run.inertia for run in runs)
-    assert row["agreement_over_seeds"] == pytest.approx(clustering.agreement([run.labels for run in runs]))
+    assert row["agreement_over_seeds"] == pytest.approx(agreement([run.labels for run in runs]))
 
 
 @pytest.mark.parametrize("k", [0, 1, 21])
 def test_impossible_k_is_refused(k):
     with pytest.raises(InputError, match=rf"--num_clusters {k}: 20 rows"):
-        clustering.kmeans(clustering.prepare(mixture(n=20)[0]), k)
+        kmeans(prepare(mixture(n=20)[0]), k)
 
 
 def test_nan_and_impossible_pca_are_refused():
     values, _ = mixture()
     with pytest.raises(InputError, match=r"--pca 7: .* 1 to 6 principal axes"):
-        clustering.prepare(values, pca=7)
+        prepare(values, pca=7)
     values[3, 3] = np.nan
     with pytest.raises(InputError, match="NaN"):
-        clustering.prepare(values)
+        prepare(values)
 
 
 def test_collapsed_encoder_is_told_from_a_live_one():
     values, _ = mixture()
-    assert not clustering.prepare(values).collapsed
-    assert clustering.prepare(30 + 1e-5 * (values - 30)).collapsed
-    constant = clustering.prepare(np.full((30, 6), 2.5, np.float32))
+    assert not prepare(values).collapsed
+    assert prepare(30 + 1e-5 * (values - 30)).collapsed
+    constant = prepare(np.full((30, 6), 2.5, np.float32))
     assert constant.collapsed
-    assert (clustering.kmeans(constant, 3).sizes == [30, 0, 0]).all()
+    assert (kmeans(constant, 3).sizes == [30, 0, 0]).all()
 
 
 # ---------------------------------------------------------------------------------------------------------------- file
 def test_save_then_load_is_identity(tmp_path):
-    clusters = clustering.kmeans(
-        clustering.prepare(mixture()[0]), 4, fingerprint="f", about={"embeddings": {"digest": "d"}}
-    )
+    clusters = kmeans(prepare(mixture()[0]), 4, fingerprint="f", about={"embeddings": {"digest": "d"}})
     clusters.save(tmp_path / "clusters.npz")
     loaded = Clusters.load(tmp_path / "clusters.npz")
     for name in ("labels", "centers", "distances"):
@@ -350,7 +357,7 @@ def test_script_writes_the_analysis(corpus, analysis):
     assert names == {"clusters.npz", "clusters_k5.npz", "clusters.json", "cluster_report.md", *figures}
     clusters = Clusters.load(analysis / "clusters.npz")
     assert clusters.k == 3  # the planted number has the best silhouette
-    assert clustering.agreement([clusters.labels, group]) == 1
+    assert agreement([clusters.labels, group]) == 1
     clusters.check(examples)
     found = json.loads((analysis / "clusters.json").read_text())
     assert [row["k"] for row in found["quality"]] == [3, 5]

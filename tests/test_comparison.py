@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from utils.comparison import detectable_difference, holm, mean_and_std, paired_difference
+from utils.report.comparison import detectable_difference, holm, mean_and_std, paired_difference
 
 
 def test_mean_and_standard_deviation():

@@ -15,8 +15,9 @@ import torch
 
 from tests import forked, tiny
 from tests.test_training import classifier
-from utils.checkpoint import Checkpoints
-from utils.training import TrainingSettings, make_optimizer
+from utils.flags import TrainingSettings
+from utils.training.checkpoint import Checkpoints
+from utils.training.optimizer import make_optimizer
 
 STEPS = 36  # 6 epochs of 6
 SAVE_STEPS = 4

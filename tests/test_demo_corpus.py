@@ -12,8 +12,8 @@ from demo import generate
 from hans import generate as challenge
 from hans import lexicon
 from tests import tiny
-from utils.glue import load_split
-from utils.tasks import get_task
+from utils.data.examples import load_split
+from utils.data.tasks import get_task
 
 FILES = ("train", "dev_matched", "dev_mismatched")
 LABELS = ("contradiction", "entailment", "neutral")

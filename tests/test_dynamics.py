@@ -5,8 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from utils.dynamics import Dynamics, DynamicsRecorder, error_norm, grad_norm, plot_data_map
-from utils.runs import InputError
+from utils.data.logits import error_norm, grad_norm
+from utils.errors import InputError
+from utils.selection.data_map import plot_data_map
+from utils.selection.dynamics import Dynamics
+from utils.training.recorder import DynamicsRecorder
 
 NAMES = ("contradiction", "entailment", "neutral")
 

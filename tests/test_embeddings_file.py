@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from utils.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
-from utils.glue import Examples
-from utils.runs import InputError, RunFailed
-from utils.tasks import get_task
+from utils.data.examples import Examples
+from utils.data.tasks import get_task
+from utils.errors import InputError, RunFailed
+from utils.selection.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
 
 ABOUT = {"model": "tiny", "task": "mnli", "split": "train", "fingerprint": "f" * 32, "pooling": "cls", "layer": -1}
 N, D, BLOCK = 23, 5, 4

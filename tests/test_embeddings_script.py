@@ -10,8 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import get_embeddings
 from tests import tiny
-from utils import inference
-from utils.runs import run_script
+from utils.errors import run_script
+from utils.models import inference
 
 FAMILIES = ("albert", "bert", "roberta", "distilbert")
 NAMES = ("neutral", "contradiction", "entailment")  # the checkpoint's order of outputs, not the task's
@@ -186,7 +186,7 @@ def test_an_interrupted_extraction_continues_to_the_same_bytes(checkpoints, data
 
 def test_killed_between_the_two_files_of_a_block(checkpoints, data, tmp_path, monkeypatch):
     """The embeddings of a block are marked as done, its logits are not: both files still come out whole."""
-    from utils.embeddings import EmbeddingWriter
+    from utils.selection.embeddings import EmbeddingWriter
 
     monkeypatch.setattr(inference, "BLOCK_ROWS", 10)
     whole = [

@@ -9,8 +9,9 @@ import pytest
 from transformers import AlbertConfig, AutoTokenizer
 
 from tests import tiny
-from utils.encoding import encode, load_tokenizer, save_tokenizer
-from utils.runs import InputError
+from utils.data.tokenizer import load_tokenizer, save_tokenizer
+from utils.data.tokens import encode
+from utils.errors import InputError
 
 HARD = [
     'A well-known (but old) bill-paying scheme - for £5, or 10€ – was "closed".',
@@ -54,8 +55,8 @@ def train_spiece(folder):
 def texts_to_compare():
     if not tiny.SHARED.is_dir():
         return HARD
-    from utils.glue import load_split
-    from utils.tasks import get_task
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
 
     return HARD + load_split(get_task("mnli"), "dev_matched", data_dir=tiny.SHARED / "mnli_pairs").texts[0][:3000]
 
@@ -113,12 +114,12 @@ def test_models_without_segments_get_none(tokenizer, tmp_path):
 
 
 def test_the_cache_is_used_and_keyed_by_content(tokenizer, tmp_path, monkeypatch):
-    from utils import encoding
+    from utils.data.tokens import _tokenise
 
     _, first = encoded(tokenizer, tmp_path)
     calls = []
-    real = encoding._tokenise
-    monkeypatch.setattr(encoding, "_tokenise", lambda *a: calls.append(1) or real(*a))
+    real = _tokenise
+    monkeypatch.setattr("utils.data.tokens._tokenise", lambda *a: calls.append(1) or real(*a))
     _, second = encoded(tokenizer, tmp_path)
     assert not calls and np.array_equal(first.input_ids, second.input_ids)
     encoded(tokenizer, tmp_path, max_length=10)

@@ -4,9 +4,9 @@ agrees; every kind of bad input is one line that names file and row."""
 import numpy as np
 import pytest
 
-from utils.glue import load_split
-from utils.runs import InputError
-from utils.tasks import TASKS, get_task
+from utils.data.examples import load_split
+from utils.data.tasks import TASKS, get_task
+from utils.errors import InputError
 
 # task -> (train header or None, rows of cells, where the texts and the label are, texts and labels expected)
 LAYOUTS = {

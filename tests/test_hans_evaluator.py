@@ -18,7 +18,7 @@ import pytest
 from hans import evaluate_heur_output, generate, report
 from hans.data import LABELS, find_evaluation_set, load_hans, load_predictions
 from tests import tiny
-from utils.runs import InputError
+from utils.errors import InputError
 
 HANS = tiny.SHARED / "hans"
 needs_hans = pytest.mark.skipif(not HANS.is_dir(), reason=f"no official HANS files at {HANS}")

@@ -7,7 +7,7 @@ import pytest
 
 from hans import generate
 from hans.data import load_hans
-from utils.runs import InputError
+from utils.errors import InputError
 
 # The names of HANS's own files. Written out here: a generator that renames one must fail.
 NON_ENTAILED = {

@@ -23,7 +23,7 @@ from hans import evaluate_heur_output, report
 from hans.data import load_hans
 from hans.generate import HEADER
 from tests import tiny
-from utils.runs import InputError
+from utils.errors import InputError
 
 script = importlib.import_module("test_hans")  # by a name that pytest does not take for a test
 LABELS = tiny.LABELS  # the order of the GLUE readers: contradiction, entailment, neutral

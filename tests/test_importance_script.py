@@ -24,12 +24,14 @@ import torch
 from safetensors.numpy import load_file
 
 from tests import forked, tiny
-from utils import online, selector
-from utils.checkpoint import Checkpoints
-from utils.glue import load_split
-from utils.runs import run_script, write_npz
-from utils.selection import Selection
-from utils.tasks import get_task
+from utils.data.examples import load_split
+from utils.data.tasks import get_task
+from utils.errors import run_script
+from utils.files import write_npz
+from utils.selection import ingredients as selector
+from utils.selection.selection import Selection
+from utils.training import online
+from utils.training.checkpoint import Checkpoints
 
 N = 90
 CHOOSE, SUBSAMPLE = "importance_sampling_mnli.py", "subsampling_mnli.py"

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from utils import labels
-from utils.runs import InputError
+from utils.errors import InputError
+from utils.models import class_names as labels
 
 MNLI = ("contradiction", "entailment", "neutral")
 

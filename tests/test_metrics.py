@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from utils.metrics import compute_metrics
-from utils.tasks import TASKS
+from utils.data.metrics import compute_metrics
+from utils.data.tasks import TASKS
 
 
 def reference(name, predictions, labels):

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from tests.test_training import ALONE, FLOAT32, Killed, classifier, ragged, same, weights_of
-from utils import online
-from utils.checkpoint import Checkpoints
-from utils.runs import InputError
-from utils.selection import Selection
-from utils.training import Hooks, TrainingSettings, train
+from utils.errors import InputError
+from utils.flags import TrainingSettings
+from utils.selection.selection import Selection
+from utils.training import online
+from utils.training.checkpoint import Checkpoints
+from utils.training.loop import Hooks, train
 
 N = 40
 

@@ -14,8 +14,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from utils import packing
-from utils.packing import packed_logits, packed_outputs, supports_packing
+from utils.models import packing
+from utils.models.packing import packed_logits, packed_outputs, supports_packing
 
 MAX_LENGTH = 36
 LENGTHS = [17, 3, MAX_LENGTH, 5, 5, MAX_LENGTH]

@@ -7,8 +7,8 @@ import re
 import pytest
 
 import report
-from utils.published import PUBLISHED
-from utils.results import HEURISTICS, load_runs
+from utils.report.published import PUBLISHED
+from utils.report.results import HEURISTICS, load_runs
 
 N = 1000
 
@@ -196,7 +196,7 @@ def test_results_csv_stands_for_its_runs(sweep, tmp_path):
     ],
 )
 def test_a_damaged_results_csv_is_one_line(sweep, tmp_path, change, message):
-    from utils.runs import InputError
+    from utils.errors import InputError
 
     run(sweep)
     path = tmp_path / "results.csv"
@@ -279,7 +279,7 @@ def test_runs_without_hans_have_no_hans_columns(tmp_path):
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_nothing_to_report_is_one_line(tmp_path, make):
-    from utils.runs import InputError
+    from utils.errors import InputError
 
     make(tmp_path / "runs")
     with pytest.raises(InputError, match=r"no such folder|no finished run"):

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tests import tiny
 from tests.tiny import run_script
-from utils.selection import Selection
+from utils.selection.selection import Selection
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_flags_from_a_json_file_and_a_dry_run_that_leaves_nothing(data, config, 
 
 
 def test_training_on_a_selection_is_training_on_those_rows(data, config, tmp_path):
-    from utils.glue import load_split
-    from utils.tasks import get_task
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
 
     examples = load_split(get_task("mnli"), "train", data_dir=data)
     rows = np.array([5, 17, 60, 61])

@@ -11,42 +11,52 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from utils import runs
-from utils.runs import ArgumentParser, InputError, RunDirectory, parse_args
+from utils.command_line import (
+    ArgumentParser,
+    data_fraction,
+    non_negative_float,
+    non_negative_int,
+    parse_args,
+    positive_float,
+    positive_int,
+)
+from utils.errors import InputError
+from utils.files import atomic_path, read_json, read_npz, write_json, write_npz, write_text
+from utils.run_directory import RunDirectory
 
 
 # --------------------------------------------------------------------------------------------------------------- files
 def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "file.json"
-    runs.write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), runs.atomic_path(path) as temporary:
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
-    assert runs.read_json(path) == {"a": 1} and os.listdir(tmp_path) == ["file.json"]
+    assert read_json(path) == {"a": 1} and os.listdir(tmp_path) == ["file.json"]
 
 
 def test_a_file_is_seen_whole_or_not_at_all_and_its_folder_is_made(tmp_path):
     path = tmp_path / "new" / "folder" / "x"
-    with runs.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("half")
         assert not path.exists() and temporary.parent == path.parent  # the same disk: a change of names is enough
     assert path.read_text() == "half" and os.listdir(path.parent) == ["x"]
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), runs.atomic_path(tmp_path / "x"):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
         pass
     assert os.listdir(tmp_path) == []
 
 
 def test_a_failing_array_leaves_the_old_npz(tmp_path):
-    runs.write_npz(tmp_path / "x.npz", a=np.arange(3))
+    write_npz(tmp_path / "x.npz", a=np.arange(3))
     with pytest.raises(ValueError, match=r"[Oo]bject arrays cannot be saved"):
-        runs.write_npz(tmp_path / "x.npz", a=np.zeros(9), b=np.array([{}], dtype=object))
-    assert runs.read_npz(tmp_path / "x.npz")["a"].tolist() == [0, 1, 2] and os.listdir(tmp_path) == ["x.npz"]
+        write_npz(tmp_path / "x.npz", a=np.zeros(9), b=np.array([{}], dtype=object))
+    assert read_npz(tmp_path / "x.npz")["a"].tolist() == [0, 1, 2] and os.listdir(tmp_path) == ["x.npz"]
 
 
-@pytest.mark.parametrize("read", [runs.read_json, runs.read_npz])
+@pytest.mark.parametrize("read", [read_json, read_npz])
 def test_a_missing_file_is_one_line(tmp_path, read):
     with pytest.raises(InputError, match=rf"^{tmp_path}/none: no such file$"):
         read(tmp_path / "none")
@@ -56,7 +66,7 @@ def test_a_missing_file_is_one_line(tmp_path, read):
 def test_another_kind_of_file_is_no_npz(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.npz: not a readable \.npz file") as error:
-        runs.read_npz(tmp_path / "x.npz")
+        read_npz(tmp_path / "x.npz")
     assert "\n" not in str(error.value)
 
 
@@ -64,10 +74,10 @@ def test_a_single_array_is_no_npz(tmp_path):
     with open(tmp_path / "x.npz", "wb") as file:
         np.save(file, np.arange(3))
     with pytest.raises(InputError, match=r"x\.npz: not a readable \.npz file \(it is one bare array"):
-        runs.read_npz(tmp_path / "x.npz")
+        read_npz(tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize("save", [runs.write_npz, np.savez_compressed])
+@pytest.mark.parametrize("save", [write_npz, np.savez_compressed])
 def test_any_flipped_bit_of_an_npz_is_refused_or_changes_nothing(tmp_path, save):
     path, arrays = tmp_path / "x.npz", {"a": np.arange(3), "b": np.ones(2, dtype=np.float32)}
     save(path, **arrays)
@@ -77,7 +87,7 @@ def test_any_flipped_bit_of_an_npz_is_refused_or_changes_nothing(tmp_path, save)
         damaged[i] ^= 1 << (i % 8)
         path.write_bytes(damaged)
         try:
-            read = runs.read_npz(path, required=("a", "b"))
+            read = read_npz(path, required=("a", "b"))
         except InputError:
             refused += 1
             continue
@@ -86,44 +96,44 @@ def test_any_flipped_bit_of_an_npz_is_refused_or_changes_nothing(tmp_path, save)
 
 
 def test_json_of_numpy_and_paths(tmp_path):
-    runs.write_json(tmp_path / "x.json", {"n": np.int64(3), "v": np.arange(2), "p": tmp_path, "ü": "ü"})
-    assert runs.read_json(tmp_path / "x.json") == {"n": 3, "v": [0, 1], "p": str(tmp_path), "ü": "ü"}
+    write_json(tmp_path / "x.json", {"n": np.int64(3), "v": np.arange(2), "p": tmp_path, "ü": "ü"})
+    assert read_json(tmp_path / "x.json") == {"n": 3, "v": [0, 1], "p": str(tmp_path), "ü": "ü"}
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
 def test_unreadable_json_is_one_line(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.json: not readable as JSON"):
-        runs.read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json")
 
 
 def test_json_of_another_kind_is_one_line(tmp_path):
     (tmp_path / "x.json").write_text("[1, 2]")
-    assert runs.read_json(tmp_path / "x.json", list) == [1, 2]
+    assert read_json(tmp_path / "x.json", list) == [1, 2]
     with pytest.raises(InputError, match=r"x\.json: expected JSON of the kind dict, found list"):
-        runs.read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json")
 
 
 def test_npz_round_trip_and_damage(tmp_path):
     path = tmp_path / "x.npz"
-    runs.write_npz(path, a=np.arange(3), b=np.zeros((2, 2), dtype=np.float16))
-    assert runs.read_npz(path, required=("a",))["b"].dtype == np.float16
+    write_npz(path, a=np.arange(3), b=np.zeros((2, 2), dtype=np.float16))
+    assert read_npz(path, required=("a",))["b"].dtype == np.float16
     with pytest.raises(InputError, match="but not \\['c'\\]"):
-        runs.read_npz(path, required=("c",))
+        read_npz(path, required=("c",))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="cut short"):
-        runs.read_npz(path)
+        read_npz(path)
 
 
 def test_a_pickle_is_never_loaded(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array([{"evil": 1}], dtype=object))
     with pytest.raises(InputError, match="not a readable"):
-        runs.read_npz(tmp_path / "x.npz")
+        read_npz(tmp_path / "x.npz")
 
 
 # ---------------------------------------------------------------------------------------------------------- exit status
 def ended(body: str) -> subprocess.CompletedProcess:
-    code = f"import errno, sys; sys.argv = ['script.py']\nfrom utils.runs import *\ndef main():\n    {body}\nrun_script(main)"
+    code = f"import errno, sys; sys.argv = ['script.py']\nfrom utils.errors import *\ndef main():\n    {body}\nrun_script(main)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tiny.ROOT)
 
 
@@ -157,14 +167,14 @@ def test_a_defect_of_ours_keeps_its_traceback(body, name):
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
-    runs.write_text(tmp_path / "x", "good")
+    write_text(tmp_path / "x", "good")
 
     def full(fd):
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="full"):
-        runs.write_text(tmp_path / "x", "new")
+        write_text(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "good" and os.listdir(tmp_path) == ["x"]
 
 
@@ -226,11 +236,11 @@ def test_no_abbreviations(capsys):
 @pytest.mark.parametrize(
     "kind, good, bad",
     [
-        (runs.positive_int, {"3": 3}, ["0", "-1", "1.5", "x"]),
-        (runs.non_negative_int, {"0": 0}, ["-1", "x"]),
-        (runs.positive_float, {"1e-5": 1e-5}, ["0", "nan", "inf", "x"]),
-        (runs.non_negative_float, {"0": 0.0}, ["-0.1", "nan", "inf"]),
-        (runs.data_fraction, {"0.1": 0.1, "1": 1.0}, ["0", "10", "-0.1", "nan", "x"]),
+        (positive_int, {"3": 3}, ["0", "-1", "1.5", "x"]),
+        (non_negative_int, {"0": 0}, ["-1", "x"]),
+        (positive_float, {"1e-5": 1e-5}, ["0", "nan", "inf", "x"]),
+        (non_negative_float, {"0": 0.0}, ["-0.1", "nan", "inf"]),
+        (data_fraction, {"0.1": 0.1, "1": 1.0}, ["0", "10", "-0.1", "nan", "x"]),
     ],
 )
 def test_kinds_of_numbers(kind, good, bad):
@@ -289,7 +299,7 @@ def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
     assert not again.resuming and (tmp_path / "log.jsonl").exists()  # construction changes nothing
     again.begin(data="xyz")
     assert sorted(os.listdir(tmp_path)) == ["mine", "notes.txt", "run.json"] and (tmp_path / "mine" / "x").exists()
-    about = runs.read_json(tmp_path / "run.json")
+    about = read_json(tmp_path / "run.json")
     assert about["arguments"]["lr"] == 2 and about["data"] == "xyz"
 
 
@@ -317,7 +327,7 @@ def test_a_damaged_run_json_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"run\.json: not readable as JSON"):
         directory(tmp_path)
     directory(tmp_path, overwrite=True).begin()
-    assert runs.read_json(tmp_path / "run.json")["script"] == "a.py"
+    assert read_json(tmp_path / "run.json")["script"] == "a.py"
 
 
 def test_the_folder_is_a_file(tmp_path):
@@ -328,6 +338,6 @@ def test_the_folder_is_a_file(tmp_path):
 
 def test_run_json_records_arguments_and_versions(tmp_path):
     directory(tmp_path).begin(data="abc")
-    about = runs.read_json(tmp_path / "run.json")
+    about = read_json(tmp_path / "run.json")
     assert about["script"] == "a.py" and about["arguments"] == {"lr": 1} and about["data"] == "abc"
     assert {"python", "torch", "transformers", "numpy", "code"} <= about["versions"].keys()

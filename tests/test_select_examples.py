@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import select_examples
-from utils.clustering import Clusters
-from utils.dynamics import Dynamics
-from utils.embeddings import EmbeddingWriter, load_embeddings
-from utils.glue import load_split
-from utils.runs import InputError, run_script
-from utils.selection import Selection
-from utils.strategies import STRATEGIES, random_ranking
-from utils.strategies.card import format_card, subset_card
-from utils.tasks import get_task
+from utils.data.examples import load_split
+from utils.data.tasks import get_task
+from utils.errors import InputError, run_script
+from utils.selection.card import format_card, subset_card
+from utils.selection.clusters import Clusters
+from utils.selection.dynamics import Dynamics
+from utils.selection.embeddings import EmbeddingWriter, load_embeddings
+from utils.selection.selection import Selection, random_ranking
+from utils.selection.strategies import STRATEGIES
 
 NAMES = ("contradiction", "entailment", "neutral")
 N = 60

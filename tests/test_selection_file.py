@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from utils.runs import InputError, write_npz
-from utils.selection import (
+from utils.errors import InputError
+from utils.files import write_npz
+from utils.selection.selection import (
     Selection,
     budget,
     effective_sample_size,

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.clustering import Clusters
-from utils.dynamics import Dynamics
-from utils.overlap import overlap_share, supports_heuristics
-from utils.runs import InputError
-from utils.selection import Selection, budget
-from utils.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, random_ranking, select
-from utils.strategies import from_dynamics as dynamics_strategies
-from utils.strategies.coverage import (
+from utils.data.overlap import overlap_share, supports_heuristics
+from utils.errors import InputError
+from utils.selection.clusters import Clusters
+from utils.selection.dynamics import Dynamics
+from utils.selection.selection import Selection, budget, random_ranking
+from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, select
+from utils.selection.strategies import model_scores as dynamics_strategies
+from utils.selection.strategies.coverage import (
     farthest_first,
     herd,
     lazy_greedy,
@@ -26,8 +26,8 @@ from utils.strategies.coverage import (
     similarity,
     unit,
 )
-from utils.strategies.from_text import shallow_gold_probability
-from utils.strategies.sampling import inclusion_probabilities, mixture, systematic
+from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
+from utils.selection.strategies.text_based import shallow_gold_probability
 
 NAMES = ("contradiction", "entailment", "neutral")
 WEIGHTED = [name for name, strategy in STRATEGIES.items() if strategy.weighted]
@@ -240,7 +240,7 @@ def test_random_does_not_depend_on_what_else_is_known():
 
 
 def test_no_torch_behind_the_strategies():
-    check = "import sys, utils.strategies; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    check = "import sys, utils.selection.strategies; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=Path(__file__).resolve().parents[1]).returncode == 0
 
 
@@ -322,7 +322,9 @@ def test_kcenter_from_a_start_set():
 
 
 def test_kcenter_with_slack_stays_within_it(monkeypatch):
-    monkeypatch.setattr("utils.strategies.coverage.CANDIDATES", 32)  # with room for all of them nothing is lost
+    monkeypatch.setattr(
+        "utils.selection.strategies.coverage.CANDIDATES", 32
+    )  # with room for all of them nothing is lost
     rng = np.random.default_rng(0)
     e = (rng.normal(size=(40, 8))[rng.integers(40, size=2000)] + 0.3 * rng.normal(size=(2000, 8))).astype(np.float32)
     order = farthest_first(e, pool_of(2000, 200), slack=0.1)
@@ -427,7 +429,7 @@ def test_semdedup_against_a_naive_walk():
 
 
 def test_near_duplicates_across_blocks(monkeypatch):
-    import utils.strategies.coverage as coverage
+    import utils.selection.strategies.coverage as coverage
 
     rng = np.random.default_rng(1)
     e = np.repeat(rng.normal(size=(30, 5)), 4, axis=0).astype(np.float32) + 0.05 * rng.normal(size=(120, 5)).astype(

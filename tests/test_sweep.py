@@ -15,8 +15,8 @@ import transformers
 import sweep as script
 from hans.generate import main as generate_hans
 from tests import tiny
-from utils.runs import EXIT_INTERRUPTED, InputError
-from utils.sweep import Run, grid
+from utils.errors import EXIT_INTERRUPTED, InputError
+from utils.sweep.plan import Run, grid
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan

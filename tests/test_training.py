@@ -9,14 +9,18 @@ import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification
 
 from tests import tiny
-from utils.batching import UniformBatches, collate, micro_batches
-from utils.checkpoint import Checkpoints
-from utils.distributed import Processes
-from utils.encoding import Encoded
-from utils.modeling import Classifier
-from utils.runs import RunFailed
-from utils.selection import Selection
-from utils.training import Hooks, Precision, TrainingSettings, learning_rate_schedule, train
+from utils.data.tokens import Encoded
+from utils.errors import RunFailed
+from utils.flags import TrainingSettings
+from utils.models.classifier import Classifier
+from utils.models.collate import collate, micro_batches
+from utils.models.distributed import Processes
+from utils.models.forward import Precision
+from utils.selection.selection import Selection
+from utils.training.batches import UniformBatches
+from utils.training.checkpoint import Checkpoints
+from utils.training.loop import Hooks, train
+from utils.training.optimizer import learning_rate_schedule
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 FLOAT32 = Precision("float32", "cpu")
@@ -201,12 +205,12 @@ def test_a_non_finite_loss_stops_with_step_and_examples():
 
 
 def test_out_of_memory_halves_the_micro_batches_and_changes_nothing_else(monkeypatch, caplog):
-    from utils import training
+    from utils.models.forward import forward
 
     data = ragged()
     expected = classifier()
     run(expected, data, everything(data), tokens_per_micro_batch=400)
-    real, failures = training.forward, []
+    real, failures = forward, []
 
     def scarce(classifier, model, batch):
         if batch.input_ids.numel() > 150:
@@ -214,7 +218,7 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_nothing_else(monkeyp
             raise torch.OutOfMemoryError("no memory")
         return real(classifier, model, batch)
 
-    monkeypatch.setattr(training, "forward", scarce)
+    monkeypatch.setattr("utils.training.loop.forward", scarce)
     model = classifier()
     run(model, data, everything(data), tokens_per_micro_batch=400)
     assert failures and "out of memory" in caplog.text
@@ -236,7 +240,7 @@ def test_learning_rates_are_the_librarys(name):
 
 
 def test_no_weight_decay_on_biases_and_norms():
-    from utils.training import make_optimizer
+    from utils.training.optimizer import make_optimizer
 
     model = classifier("bert").model
     optimizer = make_optimizer(model, TrainingSettings(weight_decay=0.1))

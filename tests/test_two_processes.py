@@ -131,7 +131,7 @@ def test_hans_answers_are_the_same(world, one):
 EVERY_PROCESS_SAVES = """
 import os, runpy, sys
 from safetensors.torch import save_file
-from utils import finetune, online
+from utils.training import finetune, online
 begin = online.GradNorm.__init__
 def begin_early(self, *args, **options):
     begin(self, *args, **options)

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.test_training import FLOAT32, classifier, ragged
-from utils.batching import UniformBatches, collate
-from utils.distributed import Processes
-from utils.selection import Selection
-from utils.strategies import STRATEGIES, Inputs, Pool
-from utils.training import TrainingSettings, train
+from utils.flags import TrainingSettings
+from utils.models.collate import collate
+from utils.models.distributed import Processes
+from utils.selection.selection import Selection
+from utils.selection.strategies import STRATEGIES, Inputs, Pool
+from utils.training.batches import UniformBatches
+from utils.training.loop import train
 
 N, M, MIX = 5, 3, 0.2
 DATA = ragged(N)

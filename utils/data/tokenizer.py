@@ -1,0 +1,78 @@
+"""Tokenizers that tokenise as their models were pretrained."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from utils.data.hub import from_pretrained
+from utils.files import read_json, write_json
+
+
+def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main"):
+    """The fast tokenizer of a folder or hub name, made to tokenise exactly as its SentencePiece model does.
+
+    transformers 5 turns the user-defined pieces of a SentencePiece vocabulary (ALBERT's `( ) " - . – £ €`) into added
+    tokens: text is cut at them and the piece after gets a word start it never had in pretraining ("bill-paying" ends
+    in `▁paying` instead of `pay ing`). They are ordinary pieces of the vocabulary, so here they are no added tokens.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = from_pretrained(AutoTokenizer, source, cache_dir=cache_dir, revision=revision)
+    if not tokenizer.is_fast:
+        return tokenizer
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    if backend["model"].get("type") != "Unigram":
+        return tokenizer
+    named = {str(token) for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
+    pieces = {piece for piece, _ in backend["model"]["vocab"]}
+    cutting = [t for t in backend["added_tokens"] if t["content"] not in named and t["content"] in pieces]
+    if not cutting:
+        return tokenizer
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if token not in cutting]
+    return _plain_tokenizer(tokenizer, json.dumps(backend))
+
+
+def _plain_tokenizer(like, backend: str):
+    """A class-free fast tokenizer with that backend. Saved, it loads again verbatim: the model-specific class would
+    rebuild the added tokens from its vocabulary, and would leave out the segment ids."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    special = {name: token for name, token in like.special_tokens_map.items() if isinstance(token, str)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(backend),
+        model_max_length=like.model_max_length,
+        padding_side=like.padding_side,
+        truncation_side=like.truncation_side,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **special,
+    )
+
+
+def save_tokenizer(tokenizer, folder, *, segments: bool) -> None:
+    """Save so that `AutoTokenizer.from_pretrained(folder)` encodes as we do, segment ids included where the model has
+    segments: ALBERT's own tokenizer class no longer returns them unasked."""
+    if segments and tokenizer.is_fast and "token_type_ids" not in tokenizer.model_input_names:
+        tokenizer = _plain_tokenizer(tokenizer, tokenizer.backend_tokenizer.to_str())
+    tokenizer.save_pretrained(folder)
+    config_path = Path(folder) / "tokenizer_config.json"
+    config = read_json(config_path)
+    for private in ("is_local", "local_files_only", "name_or_path"):  # facts about this machine, not the tokenizer
+        config.pop(private, None)
+    write_json(config_path, config)
+
+
+def uses_segments(config) -> bool:
+    """Whether a model tells premise from hypothesis by segment ids: the model's property, not the tokenizer's."""
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
+def tokenizer_hash(tokenizer) -> str:
+    """Identity of what a tokenizer does: its whole content, not its name."""
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        content = tokenizer.backend_tokenizer.to_str()
+    else:
+        content = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Files that are written completely or not at all, and files that are read with one clear line where they are damaged."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from utils.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def reserve_space(path) -> None:
+    """Have the disk set the whole of a sparse file aside. Writing into a mapped file on a full disk is no error but a
+    signal that ends the process without a word; here it is an OSError."""
+    if hasattr(os, "posix_fallocate"):  # Linux
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+
+
+def write_json(path, value) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def read_json(path, kind: type = dict):
+    """The JSON in `path`, an object or of another `kind`. Raises InputError where it is missing, not JSON or not that."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not readable as JSON ({error}); it was cut short or is another kind of file"
+        ) from None
+    if not isinstance(found, kind):
+        raise InputError(
+            f"{path}: expected JSON of the kind {kind.__name__}, found {type(found).__name__}: another file"
+        )
+    return found
+
+
+def write_npz(path, **arrays) -> None:
+    """Write plain arrays; nothing is pickled."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
+    """All arrays of an `.npz`. Raises InputError where it is missing, damaged, or lacks a required array."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is one bare array, a .npy file")
+        with loaded as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    # zipfile answers damaged flags with RuntimeError, as if the file were encrypted or of a newer zip version.
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: not a readable .npz file ({error}); it was cut short or is another kind of file"
+        ) from None
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise InputError(f"{path}: holds {sorted(arrays)} but not {missing}; is it another kind of file?")
+    return arrays
+
+
+def file_sha256(path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_home() -> Path:
+    """Where caches live unless told otherwise: $TIS_CACHE, else ~/.cache/transformers-importance-sampling."""
+    return Path(os.environ.get("TIS_CACHE") or Path.home() / ".cache" / "transformers-importance-sampling")
+
+
+def _plain(value):
+    """JSON for numpy scalars and arrays, paths and dataclasses."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        return dataclasses.asdict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+@contextlib.contextmanager
+def scratch_directory(beside):
+    """A temporary folder on the same disk as `beside`, removed at the end: where a `--dry_run` writes."""
+    parent = Path(beside).resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    with tempfile.TemporaryDirectory(prefix=".dry_run_", dir=parent) as folder:
+        yield Path(folder)

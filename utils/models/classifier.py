@@ -1,0 +1,186 @@
+"""Loading and saving classifiers with their class names. A `Classifier` answers in the task's own label order, whatever
+order its checkpoint numbers the classes in.
+"""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from utils.data.hub import from_pretrained
+from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
+from utils.errors import InputError
+from utils.models import class_names as naming
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Classifier:
+    """A sequence-classification model, its tokenizer, and which of its outputs means which label.
+
+    labels: class names in the order of the logits we hand out, () for regression; columns: int64 (C,) model output of
+    each label, None where the two orders agree; fresh_head: the classifier layer was newly initialised; named: the
+    checkpoint, or the user, said what its outputs mean.
+    """
+
+    model: torch.nn.Module
+    tokenizer: object
+    labels: tuple[str, ...]
+    columns: torch.Tensor | None = None
+    fresh_head: bool = False
+    named: bool = True
+
+    @property
+    def segments(self) -> bool:
+        return uses_segments(self.model.config)
+
+    def fitting_length(self, asked: int) -> int:
+        """`asked` tokens per pair, or the model's number of positions, with a warning, where that is less."""
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        embeddings = getattr(self.model.base_model, "embeddings", None)
+        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        if padding is not None:  # RoBERTa counts from the position after padding's: 514 of them hold 512 tokens
+            room -= padding + 1
+        if not room or asked <= room:
+            return asked
+        logger.warning("--max_seq_length %d is more than the model's %d positions: using %d", asked, room, room)
+        return room
+
+    def in_label_order(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, C) model outputs -> (n, C) logits by label."""
+        return logits if self.columns is None else logits.index_select(1, self.columns.to(logits.device))
+
+    def name_outputs(self, names: tuple[str, ...]) -> None:
+        """State what the outputs mean, by output number; kept in the config, so a saved copy says it too."""
+        columns = naming.columns_of(self.labels, names)
+        ordered = [self.labels[[naming.canonical(x) for x in self.labels].index(naming.canonical(n))] for n in names]
+        _set_names(self.model.config, ordered)
+        self.columns = None if (columns == range(len(columns))).all() else torch.from_numpy(columns)
+        self.named = True
+
+
+def load_classifier(
+    labels: tuple[str, ...],
+    *,
+    model_name_or_path: str | None = None,
+    config_name: str | None = None,
+    tokenizer_name: str | None = None,
+    cache_dir=None,
+    revision: str = "main",
+    seed: int = 0,
+    label_order: str | None = None,
+    need_head: bool = False,
+) -> Classifier:
+    """Load a checkpoint, or build a model with random weights from `config_name` alone.
+
+    `labels` () means regression. A checkpoint's named classes are matched by name. Unnamed ones (LABEL_0, ...) take
+    `label_order`; without it the result has `named=False` and its outputs are taken in the order of `labels` until
+    `name_outputs` says otherwise. `need_head` refuses checkpoints without a trained classifier. float32 throughout;
+    new layers are initialised from `seed`. Raises InputError for anything that does not load or does not fit.
+    """
+    import transformers
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    transformers.logging.set_verbosity_error()  # its load report says what we say ourselves, in one line
+    transformers.logging.disable_progress_bar()
+    if not (model_name_or_path or config_name):
+        raise InputError("give --model_name_or_path, or --config_name to start from random weights")
+    hub = {"cache_dir": cache_dir, "revision": revision}
+    config = from_pretrained(AutoConfig, config_name or model_name_or_path, **hub)
+    stated = naming.stated_names(getattr(config, "id2label", None))
+    config.num_labels = max(len(labels), 1)
+    config.problem_type = "single_label_classification" if labels else "regression"
+    torch.manual_seed(seed)
+    if model_name_or_path:
+        model, info = from_pretrained(
+            AutoModelForSequenceClassification,
+            model_name_or_path,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **hub,
+        )
+        fresh = _head_is_fresh(model, info, model_name_or_path)
+    else:
+        model, fresh = AutoModelForSequenceClassification.from_config(config), True
+    tokenizer = load_tokenizer(tokenizer_name or model_name_or_path or config_name, **hub)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {model.get_input_embeddings().num_embeddings} "
+            "embeddings; --tokenizer_name and --model_name_or_path / --config_name do not belong together"
+        )
+    if fresh and need_head:
+        raise InputError(
+            f"{model_name_or_path or config_name} holds no classifier for {max(len(labels), 1)} classes: its answers "
+            "would be random. Fine-tune it first (--do_train), or give a fine-tuned checkpoint"
+        )
+    classifier = Classifier(model, tokenizer, labels, fresh_head=fresh)
+    if not labels:
+        _set_names(model.config, ["score"])
+    elif fresh:
+        _set_names(model.config, labels)
+    elif stated is not None and not label_order:
+        classifier.name_outputs(stated)
+    elif label_order and label_order != "auto":
+        classifier.name_outputs(naming.parse_order(label_order, labels))
+    else:
+        _set_names(model.config, labels)
+        classifier.named = False
+    return classifier
+
+
+def save_classifier(classifier: Classifier, folder) -> None:
+    """Write `config.json`, `model.safetensors` and the tokenizer so that the folder is a `--model_name_or_path`.
+
+    Each file is written beside its place and renamed, the weights last.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / ".saving"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        classifier.model.save_pretrained(temporary)
+        save_tokenizer(classifier.tokenizer, temporary, segments=classifier.segments)
+        mode = (temporary / "config.json").stat().st_mode  # safetensors makes files that only their owner can read
+        for path in sorted(temporary.iterdir(), key=lambda p: p.suffix == ".safetensors"):
+            path.chmod(mode)
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def final_linear(model) -> torch.nn.Linear:
+    """The layer that turns features into logits: `classifier`, or its `out_proj` (RoBERTa), or `score`."""
+    for name in ("classifier", "score", "logits_proj"):
+        head = getattr(model, name, None)
+        head = getattr(head, "out_proj", head)
+        if isinstance(head, torch.nn.Linear):
+            return head
+    raise InputError(f"{type(model).__name__}: cannot find its final linear layer")
+
+
+def _head_is_fresh(model, info, source) -> bool:
+    names = {id(module): name for name, module in model.named_modules()}
+    weight = f"{names[id(final_linear(model))]}.weight"
+    mismatched = {str(item[0] if isinstance(item, tuple) else item) for item in info.get("mismatched_keys", ())}
+    missing = set(info.get("missing_keys", ()))
+    if weight in mismatched:
+        logger.warning("%s: its classifier has another number of classes; a new one is initialised", source)
+    if mismatched - {weight, weight.replace("weight", "bias")}:
+        raise InputError(f"{source}: weights do not fit its config ({', '.join(sorted(mismatched)[:3])})")
+    encoder = [key for key in missing if key.startswith(model.base_model_prefix) and ".pooler." not in key]
+    if encoder:
+        raise InputError(
+            f"{source}: {len(encoder)} encoder weights are missing ({', '.join(sorted(encoder)[:2])}, ...); the file "
+            "is damaged or belongs to another architecture"
+        )
+    return weight in missing or weight in mismatched
+
+
+def _set_names(config, names) -> None:
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}

@@ -1,0 +1,79 @@
+"""One forward pass of a classifier: precision, memory, packed or padded."""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from utils.errors import InputError
+from utils.models.classifier import Classifier
+from utils.models.collate import Batch
+from utils.models.packing import packed_logits, supports_packing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`autocast()` for the forward pass and whether gradients need a scaler (fp16 only)."""
+
+    name: str  # "float32", "bf16", "fp16"
+    device: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+
+    def autocast(self):
+        if self.name == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype)
+
+
+def choose_precision(device: torch.device, *, fp16: bool = False, bf16: bool = False) -> Precision:
+    """The asked-for precision where the machine has it, else float32 with one warning; the run goes on."""
+    if fp16 and bf16:
+        raise InputError("--fp16 and --bf16 exclude each other; give one")
+    asked = "fp16" if fp16 else "bf16" if bf16 else "float32"
+    if asked != "float32" and device.type != "cuda":
+        logger.warning("--%s needs a CUDA GPU and this run is on %s: going on in float32", asked, device.type)
+        asked = "float32"
+    elif asked == "bf16" and not torch.cuda.is_bf16_supported():
+        logger.warning("--bf16 is not supported by this GPU: going on in float32; --fp16 would be faster")
+        asked = "float32"
+    return Precision(asked, device.type)
+
+
+def default_token_budget(classifier: Classifier, device: torch.device, *, training: bool) -> int:
+    """Tokens per micro-batch that fit the memory at hand.
+
+    CPU: small micro-batches lose nothing and stay near the cache. CUDA: activations of about 40 hidden widths a token
+    and layer (10 without a backward pass), in half the free memory; out of memory halves it anyway.
+    """
+    if device.type != "cuda":
+        return 2048
+    config = classifier.model.config
+    free, _ = torch.cuda.mem_get_info(device)
+    width = getattr(config, "hidden_size", None) or config.dim
+    layers = getattr(config, "num_hidden_layers", None) or config.n_layers
+    per_token = width * 4 * (40 * layers if training else 40)
+    return int(min(max(free * 0.5 / per_token, 1024), 262_144))
+
+
+def forward(classifier: Classifier, model, batch: Batch) -> torch.Tensor:
+    """(b, C) logits in label order. `model` is the classifier's model or its compiled twin."""
+    if batch.cu_seqlens is not None:
+        logits = packed_logits(model, batch.input_ids, batch.token_type_ids, batch.cu_seqlens, batch.max_length)
+    else:
+        segments = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments).logits
+    return classifier.in_label_order(logits)
+
+
+def use_packing(classifier: Classifier, precision: Precision, *, compiled: bool = False) -> bool:
+    """Whether to lay sequences end to end instead of padding: on CUDA in half precision, where variable-length
+    attention has kernels, and on the CPU, unless compiled (its attention reads the lengths), for the known families."""
+    if precision.device == "cuda":
+        return precision.name != "float32" and supports_packing(classifier.model)
+    return not compiled and supports_packing(classifier.model)

@@ -1,0 +1,153 @@
+"""The one inference path: predictions, HANS, embeddings. Sorted by length inside, file order outside; results do not
+depend on the batch size beyond float rounding.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.data.tokens import Encoded
+from utils.errors import RunFailed
+from utils.models.classifier import Classifier, final_linear
+from utils.models.collate import Batch, collate, micro_batches
+from utils.models.distributed import Processes
+from utils.models.forward import Precision, default_token_budget, forward, use_packing
+from utils.models.packing import packed_outputs
+
+BLOCK_ROWS = 8192  # rows whose results are held at a time: sorting inside a block already leaves no padding to speak of
+POOLINGS = ("cls", "pooler", "mean")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Results for `rows`, in that order: logits float32 (b, C) by label; features float32 (b, d) where asked for."""
+
+    rows: np.ndarray
+    logits: np.ndarray
+    features: np.ndarray | None
+
+
+def infer(
+    classifier: Classifier,
+    data: Encoded,
+    rows: np.ndarray,
+    *,
+    processes: Processes,
+    precision: Precision,
+    pooling: str | None = None,
+    layer: int | None = None,
+    tokens_per_micro_batch: int | None = None,
+    dropout: bool = False,
+    description: str = "predicting",
+) -> Iterator[Outputs]:
+    """Yield the outputs of `rows`, a block of up to BLOCK_ROWS at a time, the same on every process.
+
+    pooling: None for logits alone, "cls" = last_hidden_state[:, 0], "mean" over the tokens, "pooler" = what the
+    classifier layer takes in; layer: which hidden layer instead of the last (0 = embeddings). `dropout` keeps it on.
+    A block is split over processes and gathered. Raises RunFailed where memory does not suffice for one sequence.
+    """
+    model = classifier.model.to(processes.device)
+    model.train(dropout)
+    budget = tokens_per_micro_batch or default_token_budget(classifier, processes.device, training=False)
+    lengths = data.lengths
+    packed = use_packing(classifier, precision) and pooling != "mean" and layer is None
+    bar = tqdm(total=len(rows), desc=description, unit=" ex", disable=not (processes.main and sys.stderr.isatty()))
+    with bar, torch.inference_mode(), precision.autocast(), _Taps(classifier, pooling, layer) as taps:
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            by_length = np.argsort(-lengths[block], kind="stable")
+            mine = block[by_length[processes.rank :: processes.size]]
+            parts, waiting = [], [mine[part] for part in micro_batches(lengths[mine], budget, packed=packed)]
+            while waiting:
+                part = waiting.pop(0)
+                try:
+                    parts.append(_one(classifier, data, part, processes.device, packed, taps))
+                except torch.OutOfMemoryError:
+                    if len(part) == 1:
+                        raise RunFailed(f"out of memory with one sequence of {int(lengths[part[0]])} tokens") from None
+                    torch.cuda.empty_cache()
+                    waiting[:0] = np.array_split(part, 2)
+                    continue
+                bar.update(min(len(part) * processes.size, bar.total - bar.n))
+            order = np.empty(len(block), dtype=np.int64)
+            order[np.concatenate([by_length[rank :: processes.size] for rank in range(processes.size)])] = np.arange(
+                len(block)
+            )
+            yield Outputs(
+                block,
+                _gathered([logits for logits, _ in parts], processes, order),
+                None if pooling is None else _gathered([features for _, features in parts], processes, order),
+            )
+
+
+def predict(classifier: Classifier, data: Encoded, rows: np.ndarray | None = None, **options) -> np.ndarray:
+    """Logits float32 (n, C) by label for all rows (or those given), in file order."""
+    rows = np.arange(len(data)) if rows is None else rows
+    return np.concatenate([outputs.logits for outputs in infer(classifier, data, rows, **options)])
+
+
+def _gathered(parts: list[np.ndarray], processes: Processes, order: np.ndarray) -> np.ndarray:
+    shards = processes.gather(np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32))
+    return np.concatenate([shard for shard in shards if len(shard)])[order]
+
+
+def _one(classifier, data, rows, device, packed, taps) -> tuple[np.ndarray, np.ndarray | None]:
+    batch = collate(data, rows, device, packed=packed)
+    if packed and taps.pooling:
+        out = packed_outputs(
+            classifier.model, batch.input_ids, batch.token_type_ids, batch.cu_seqlens, batch.max_length
+        )
+        logits, features = classifier.in_label_order(out.logits), out.cls
+        if taps.pooling == "pooler":
+            features = taps.classifier_input
+    else:
+        logits = forward(classifier, classifier.model, batch)
+        features = taps.features(batch)
+    return logits.float().cpu().numpy(), None if features is None else features.float().cpu().numpy()
+
+
+class _Taps(contextlib.AbstractContextManager):
+    """Reads features from a forward pass through hooks on the model's own modules, so no family needs code here."""
+
+    def __init__(self, classifier: Classifier, pooling: str | None, layer: int | None):
+        self.pooling, self.layer = pooling, layer
+        self._model = classifier.model
+        self._handles = []
+        self.classifier_input = self._hidden = None
+
+    def __enter__(self):
+        if self.pooling == "pooler":
+            self._handles.append(final_linear(self._model).register_forward_pre_hook(self._keep_classifier_input))
+        elif self.pooling:
+            self._handles.append(self._model.base_model.register_forward_hook(self._keep_hidden))
+            self._stored_flag = self._model.config.output_hidden_states
+            self._model.config.output_hidden_states = self.layer is not None
+        return self
+
+    def __exit__(self, *exc):
+        for handle in self._handles:
+            handle.remove()
+        if self.pooling and self.pooling != "pooler":
+            self._model.config.output_hidden_states = self._stored_flag
+
+    def _keep_classifier_input(self, module, inputs):
+        self.classifier_input = inputs[0]
+
+    def _keep_hidden(self, module, inputs, output):
+        self._hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+
+    def features(self, batch: Batch) -> torch.Tensor | None:
+        """(b, d) of the forward pass just made, None where only logits are wanted."""
+        if self.pooling is None:
+            return None
+        if self.pooling == "pooler":
+            return self.classifier_input
+        if self.pooling == "cls":
+            return self._hidden[:, 0]
+        mask = batch.attention_mask.unsqueeze(-1)
+        return (self._hidden * mask).sum(1) / mask.sum(1)

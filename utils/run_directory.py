@@ -1,0 +1,143 @@
+"""The output folder of one run: `run.json` first, `results.json` last."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.files import _plain, read_json, write_json
+
+RESULTS_FILE = "results.json"  # written last: it exists means the run is finished
+
+
+RUN_FILE = "run.json"  # written first
+
+
+CARD_FILE = "selection.json"  # what is in the chosen examples
+
+
+# Arguments that do not change what a run computes: an interrupted run may be continued with other values.
+FREE_ARGUMENTS = frozenset(
+    "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir selection logging_steps save_steps "
+    "save_total_limit report_to dry_run tokens_per_micro_batch".split()
+)
+
+
+class RunDirectory:
+    """`--output_dir` of one run: `run.json` first, `results.json` last.
+
+    A finished directory is refused, an unfinished one of the same arguments is continued, one of other arguments is
+    refused; `overwrite` starts afresh. Construction changes nothing on disk; `begin` does.
+    """
+
+    def __init__(self, path, *, script: str, arguments: dict, overwrite: bool = False, main_process: bool = True):
+        self.path = Path(path)
+        self.script = script
+        self.arguments = arguments
+        self.overwrite = overwrite
+        self.main_process = main_process
+        self.started = time.time()
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--output_dir {path} is a file, not a folder")
+        if (self.path / RESULTS_FILE).exists() and not overwrite:
+            raise InputError(
+                f"--output_dir {path} holds a finished run ({RESULTS_FILE} exists); give another folder, or "
+                "--overwrite_output_dir to replace it"
+            )
+        self.resuming = (self.path / RUN_FILE).exists() and not overwrite
+        if self.resuming:
+            self._check_same_run()
+
+    def _check_same_run(self):
+        before = read_json(self.path / RUN_FILE)
+        if before.get("script") != self.script:
+            raise InputError(
+                f"--output_dir {self.path} holds an unfinished run of {before.get('script')}; give another folder, or "
+                "--overwrite_output_dir to replace it"
+            )
+        old, new = before.get("arguments", {}), json.loads(json.dumps(self.arguments, default=_plain))
+        changed = [
+            f"--{name} was {old.get(name)!r}, now {new.get(name)!r}"
+            for name in sorted(old.keys() | new.keys())
+            if name not in FREE_ARGUMENTS and old.get(name) != new.get(name)
+        ]
+        if changed:
+            raise InputError(
+                f"--output_dir {self.path} holds an unfinished run with other arguments ({'; '.join(changed)}); repeat "
+                "them to continue it, give another folder, or --overwrite_output_dir to replace it"
+            )
+
+    def begin(self, **facts) -> None:
+        """Create the folder and write `run.json` with `facts` (what data, what selection); a continued run must have
+        the same ones. With `overwrite`, remove what an earlier run of ours left there."""
+        facts = json.loads(json.dumps(facts, default=_plain))
+        if self.resuming:
+            before = read_json(self.path / RUN_FILE)
+            for name, value in facts.items():
+                if before.get(name) != value:
+                    raise InputError(
+                        f"--output_dir {self.path} holds an unfinished run on other {name} ({before.get(name)}, now "
+                        f"{value}); give another folder, or --overwrite_output_dir to replace it"
+                    )
+        if not self.main_process:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.overwrite:
+            # results.json goes first: a crash in between must not leave a folder that looks finished.
+            for name in (
+                RESULTS_FILE,
+                RUN_FILE,
+                "log.jsonl",
+                "eval_log.json",
+                "dynamics.npz",
+                "data_map.png",
+                "selection.npz",
+            ):
+                (self.path / name).unlink(missing_ok=True)
+            for name in ("checkpoints", "dynamics"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        for unfinished in self.path.glob(".*.tmp"):  # of a killed run
+            unfinished.unlink(missing_ok=True)
+        if not self.resuming:
+            write_json(
+                self.path / RUN_FILE,
+                {"script": self.script, "arguments": self.arguments, "versions": versions(), **facts},
+            )
+
+    def finish(self, results: dict) -> None:
+        """Write `results.json`: from here on the run counts as done."""
+        if self.main_process:
+            write_json(self.path / RESULTS_FILE, results)
+
+
+def versions() -> dict:
+    """Versions of Python, of the libraries that decide a result, and of this code (git commit where known)."""
+    from importlib import metadata
+
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "scikit-learn", "scipy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    found["code"] = code_version()
+    return found
+
+
+def code_version() -> str | None:
+    """The git commit of this code, with `+` where the working tree differs; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        git = ["git", "-C", str(root)]
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, timeout=10)
+        if top.returncode or Path(top.stdout.strip()).resolve() != root:
+            return None
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10
+        )
+        return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "") if commit.returncode == 0 else None
+    except (OSError, subprocess.TimeoutExpired):
+        return None

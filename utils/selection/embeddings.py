@@ -1,0 +1,204 @@
+"""The embeddings file: a float32 `.npy` whose row i is row i of the split, and a `.json` beside it that says of what.
+
+Owns names, writing in place (resumable), reading and checking; how embeddings are computed is the extractor's business.
+numpy only, so that clustering and selection run without torch.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError, RunFailed
+from utils.files import read_json, reserve_space, write_json
+
+# What the json must hold; `complete` is written last of all.
+ABOUT_FIELDS = ("model", "task", "split", "n", "d", "fingerprint", "pooling", "layer", "complete")
+BLOCK_BYTES = 64 << 20  # rows are read and checked in blocks of about this size
+
+
+def embedding_paths(output_dir, task: str, split: str, kind: str = "cls_embeddings") -> tuple[Path, Path]:
+    """`<output_dir>/<kind>_<task>_<split>.npy` and the `.json` beside it."""
+    npy = Path(output_dir) / f"{kind}_{task}_{split}.npy"
+    return npy, npy.with_suffix(".json")
+
+
+def row_blocks(n: int, d: int) -> Iterator[slice]:
+    """Slices that cover n float32 rows of width d, each about 64 MB."""
+    step = max(1, BLOCK_BYTES // (4 * max(1, d)))
+    return (slice(start, min(n, start + step)) for start in range(0, n, step))
+
+
+class EmbeddingWriter:
+    """Fills `npy_path` block by block, in place and resumable: memory does not grow with n.
+
+    A block is `block_rows` consecutive positions of whatever fixed order the caller computes in (rows sorted by length,
+    say); `write` takes row numbers, so rows end in file order all the same. Until `finish`, everything lies under
+    `<npy_path>.partial`, with one done-byte per block and the identity `about` (model, task, split, fingerprint,
+    pooling, layer); a partial file of another identity or shape is started afresh.
+
+    Several processes on one machine may fill the same file: one opens it with `create=True`, the others with
+    `create=False` after it exists, and each marks its own blocks.
+    """
+
+    def __init__(self, npy_path, about: dict, n: int, d: int, block_rows: int, *, create: bool = True):
+        self.path = Path(npy_path)
+        self.about = {**about, "n": int(n), "d": int(d)}
+        self.block_rows = int(block_rows)
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._done_path = self.path.with_name(self.path.name + ".partial.done")
+        self._identity_path = self.path.with_name(self.path.name + ".partial.json")
+        num_blocks = -(-n // self.block_rows)
+        if create and not self._resumable():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # The identity is removed first and written last: a kill in between leaves nothing that looks resumable.
+            self._identity_path.unlink(missing_ok=True)
+            np.lib.format.open_memmap(self._partial, mode="w+", dtype=np.float32, shape=(n, d)).flush()
+            reserve_space(self._partial)
+            self._done_path.write_bytes(bytes(num_blocks))
+            write_json(self._identity_path, self._identity())
+        self._values = np.lib.format.open_memmap(self._partial, mode="r+")
+        self._done = np.memmap(self._done_path, dtype=np.uint8, mode="r+", shape=(num_blocks,))
+
+    def _identity(self) -> dict:
+        return json.loads(json.dumps({**self.about, "block_rows": self.block_rows}))
+
+    def _resumable(self) -> bool:
+        if not all(path.exists() for path in (self._identity_path, self._partial, self._done_path)):
+            return False
+        return read_json(self._identity_path) == self._identity()
+
+    def remaining_blocks(self) -> list[int]:
+        """Numbers of the blocks not marked done; block b is positions b * block_rows to (b + 1) * block_rows."""
+        return np.flatnonzero(self._done == 0).tolist()
+
+    def positions(self, block: int) -> slice:
+        """The positions, in the caller's order, that block stands for."""
+        return slice(block * self.block_rows, min(self.about["n"], (block + 1) * self.block_rows))
+
+    def write(self, rows, values) -> None:
+        """Put `values` float (m, d) at row numbers `rows` int (m,). Raises RunFailed at NaN or infinity."""
+        values = np.asarray(values, dtype=np.float32)
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            raise RunFailed(
+                f"the embedding of row {int(np.asarray(rows)[bad[0]])} is not finite; the checkpoint "
+                f"{self.about.get('model')} is damaged or overflows in half precision: try without --fp16"
+            )
+        self._values[rows] = values
+
+    def mark_done(self, block: int) -> None:
+        """Count a block as finished; its values reach the disk before its mark does."""
+        self._values.flush()
+        self._done[block] = 1
+        self._done.flush()
+
+    def finish(self) -> Path:
+        """Give the file its final name, then write its json: json there means embeddings whole. Returns the path."""
+        if remaining := self.remaining_blocks():
+            raise RunFailed(
+                f"{self._partial}: {len(remaining)} blocks are not written yet, the first is {remaining[0]}"
+            )
+        self._values.flush()
+        json_path = self.path.with_suffix(".json")
+        json_path.unlink(missing_ok=True)  # of an earlier file: it must never describe this one
+        os.replace(self._partial, self.path)
+        write_json(json_path, {**self.about, "complete": True})
+        self._done_path.unlink()
+        self._identity_path.unlink()
+        return self.path
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A loaded file: `array` float (n, d), mapped from disk, row i = row i of the split; `about` its json; `path`."""
+
+    array: np.ndarray
+    about: dict
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the Examples these rows were computed from."""
+        return self.about["fingerprint"]
+
+    @property
+    def digest(self) -> str:
+        """A hash of the json and of up to 1,024 evenly spaced rows: tells embeddings of two checkpoints apart."""
+        digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode())
+        for row in np.unique(np.linspace(0, len(self) - 1, 1024, dtype=np.int64)):
+            digest.update(self.array[row].tobytes())
+        return digest.hexdigest()[:32]
+
+    def check(self, examples, path=None) -> None:
+        """Raise InputError unless row i of this file is row i of `examples`."""
+        if len(self) != len(examples) or self.fingerprint != examples.fingerprint:
+            raise InputError(
+                f"{path or self.path}: made from other data: {len(self)} rows of {self.about['task']} "
+                f"{self.about['split']} with fingerprint {self.fingerprint[:12]}, but {examples.source} has "
+                f"{len(examples)} rows with fingerprint {examples.fingerprint[:12]}; run get_embeddings.py on this "
+                "--data_dir and split"
+            )
+
+
+def load_embeddings(path) -> Embeddings:
+    """Map the embeddings at `path`, an `.npy` file or a folder that holds exactly one embeddings file.
+
+    Every value is looked at once, in blocks (about a second per gigabyte). Raises InputError where the file or its
+    json is missing, unfinished, of another kind, or holds NaN or infinity.
+    """
+    path = _find(Path(path))
+    about = _read_about(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npy file ({error}); run get_embeddings.py again") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        found = getattr(array, "dtype", "several arrays")
+        raise InputError(f"{path}: holds {found}, embeddings are float32; is it another kind of file?")
+    if array.shape != (about["n"], about["d"]):
+        raise InputError(
+            f"{path}: has shape {array.shape}, but its json says ({about['n']}, {about['d']}); the two files do not "
+            "belong together, run get_embeddings.py again"
+        )
+    for block in row_blocks(*array.shape):
+        finite = np.isfinite(array[block])
+        if not finite.all():
+            row = block.start + int(np.flatnonzero(~finite.all(axis=1))[0])
+            raise InputError(f"{path}: row {row} holds NaN or infinity; run get_embeddings.py again, without --fp16")
+    return Embeddings(array, about, path)
+
+
+def _find(path: Path) -> Path:
+    if path.is_dir():
+        found = sorted(path.glob("*embeddings_*.npy"))
+        if not found:
+            raise InputError(f"{path}: holds no embeddings (*embeddings_*.npy); get_embeddings.py makes them")
+        if len(found) > 1:
+            raise InputError(f"{path}: holds several embeddings; name one: {', '.join(p.name for p in found)}")
+        return found[0]
+    if not path.exists():
+        partial = path.with_name(path.name + ".partial").exists()
+        way_out = "it is unfinished: repeat the get_embeddings.py command" if partial else "get_embeddings.py makes it"
+        raise InputError(f"{path}: no such file; {way_out}")
+    return path
+
+
+def _read_about(path: Path) -> dict:
+    json_path = path.with_suffix(".json")
+    if not json_path.exists():
+        raise InputError(f"{path}: no {json_path.name} beside it, so what it holds is unknown; run get_embeddings.py")
+    about = read_json(json_path)
+    missing = [name for name in ABOUT_FIELDS if name not in about]
+    if missing:
+        raise InputError(f"{json_path}: lacks {', '.join(missing)}; is it another kind of file?")
+    if about["complete"] is not True:
+        raise InputError(f"{path}: unfinished (its json says complete = false); repeat the get_embeddings.py command")
+    return about

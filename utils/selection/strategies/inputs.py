@@ -1,0 +1,129 @@
+"""What a strategy may look at: one object of arrays whose row i is row i of the split, checked to belong together."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from utils.data.examples import Examples
+from utils.errors import InputError
+from utils.files import file_sha256
+from utils.selection.clusters import Clusters
+from utils.selection.dynamics import Dynamics
+from utils.selection.embeddings import load_embeddings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """n examples and whatever is known about them; None where it is not.
+
+    labels: int64 (n,), or float32 for regression; genres: n strings; texts: one list of n strings per text column;
+    class_names: C names; embeddings: float32 (n, d), possibly memory-mapped; pooling: how they were pooled; logits:
+    float (n, C) of one checkpoint; facts: whatever should stand in a Selection's provenance (task, paths, checkpoints).
+    """
+
+    n: int
+    fingerprint: str = ""
+    labels: np.ndarray | None = None
+    genres: list[str] | None = None
+    texts: tuple[list[str], ...] = ()
+    class_names: tuple[str, ...] = ()
+    embeddings: np.ndarray | None = None
+    pooling: str | None = None
+    clusters: Clusters | None = None
+    dynamics: Dynamics | None = None
+    logits: np.ndarray | None = None
+    facts: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, examples: Examples, **known) -> "Inputs":
+        """The inputs of these examples; `known` are further fields, already checked against them."""
+        facts = {"task": examples.task.name, "split": examples.split, **known.pop("facts", {})}
+        return cls(
+            len(examples), examples.fingerprint, examples.labels, examples.genres, examples.texts,
+            examples.label_names, facts=facts, **known,
+        )  # fmt: skip
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """int64 (n,) class numbers; None where there are no labels or they are scores."""
+        has_classes = self.labels is not None and np.issubdtype(self.labels.dtype, np.integer)
+        return self.labels if has_classes else None
+
+
+def load_inputs(
+    examples: Examples, *, embedding_path=None, cluster_path=None, dynamics_path=None, logits_path=None, **facts
+) -> Inputs:
+    """Read whichever files are given. Raises InputError unless each was made from exactly these examples (and the
+    clusters from exactly these embeddings). `facts` go into the provenance."""
+    known = {}
+    embeddings = None
+    if embedding_path:
+        embeddings = load_embeddings(embedding_path)
+        embeddings.check(examples)
+        known |= {"embeddings": embeddings.array, "pooling": embeddings.about["pooling"]}
+        facts["embeddings"] = {"path": str(embeddings.path), "digest": embeddings.digest, **embeddings.about}
+    if cluster_path:
+        clusters = Clusters.load(cluster_path)
+        clusters.check(examples, cluster_path)
+        if embeddings is not None and embeddings.about["pooling"] != "pooler":
+            clusters.check(embeddings, cluster_path)
+        known["clusters"] = clusters
+        facts["clusters"] = {"path": str(cluster_path), "sha256": file_sha256(cluster_path), "k": clusters.k}
+    if dynamics_path:
+        dynamics = known["dynamics"] = _load_dynamics(examples, dynamics_path)
+        facts["dynamics"] = {
+            "path": str(dynamics_path),
+            "sha256": file_sha256(dynamics_path),
+            "snapshots": dynamics.num_snapshots,
+            "mode": dynamics.mode,
+        }
+    if logits_path:
+        known["logits"] = _load_logits(examples, logits_path)
+        facts["logits"] = {"path": str(logits_path), "sha256": file_sha256(logits_path)}
+    return Inputs.of(examples, facts=facts, **known)
+
+
+def _load_dynamics(examples: Examples, path) -> Dynamics:
+    dynamics = Dynamics.load(path)
+    if dynamics.n_total != len(examples) or dynamics.fingerprint != examples.fingerprint:
+        raise InputError(
+            f"{path}: recorded on other data: {dynamics.n_total} rows with fingerprint {dynamics.fingerprint[:12]}, but "
+            f"{examples.source} has {len(examples)} rows with fingerprint {examples.fingerprint[:12]}; record them "
+            "again with run_glue.py --record_dynamics"
+        )
+    unseen = int(np.isnan(dynamics.logits[..., 0]).all(0).sum())
+    if unseen == dynamics.n_total:
+        raise InputError(f"{path}: holds no example's logits; the run that recorded it trained on nothing")
+    if unseen:
+        logger.warning(
+            "%s: %d of %d examples were not trained on and have no dynamics: they are ranked last, and count as average "
+            "where a score is needed", path, unseen, dynamics.n_total,
+        )  # fmt: skip
+    return dynamics
+
+
+def _load_logits(examples: Examples, path) -> np.ndarray:
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file; get_embeddings.py --logits makes it")
+    if Path(path).with_suffix(".json").exists():
+        found = load_embeddings(path)  # the same pair of files, with the same checks
+        found.check(examples)
+        logits = np.asarray(found.array)
+    else:
+        try:
+            logits = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({error}); run get_embeddings.py --logits") from None
+    shape = (len(examples), len(examples.label_names))
+    if getattr(logits, "shape", None) != shape:
+        raise InputError(
+            f"{path}: has shape {getattr(logits, 'shape', None)}, but {examples.source} needs {shape}; run "
+            "get_embeddings.py --logits on this data"
+        )
+    if not np.isfinite(logits).all():
+        raise InputError(f"{path}: row {int(np.flatnonzero(~np.isfinite(logits).all(1))[0])} holds NaN or infinity")
+    return logits
