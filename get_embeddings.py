@@ -13,7 +13,7 @@ import hashlib
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
-from utils.flags import add_data_args, add_eval_batch_args, add_model_args
+from utils.flags import InferenceSettings, add_flags, settings_from
 
 
 def add_args(parser) -> None:
@@ -38,86 +38,62 @@ def add_args(parser) -> None:
         "--per_gpu_train_batch_size",
         type=positive_int,
         default=8,
-        help="accepted for compatibility, like the next",
+        help="accepted for compatibility; nothing is trained here",
     )
-    add_eval_batch_args(group)
 
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_model_args(parser)
-    add_data_args(parser)
+    add_flags(parser, InferenceSettings, required=("task_name",))
     add_args(parser)
     args = parse_args(parser, argv)
     if args.layer is not None and args.pooling == "pooler":
         parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")
+    if not (args.model_name_or_path or args.config_name):
+        raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
 
     from utils.command_line import setup_logging
     from utils.data.examples import load_split
     from utils.data.tasks import get_task
     from utils.models import distributed
-    from utils.models.classifier import load_classifier
-    from utils.models.forward import choose_precision
+    from utils.models.session import open_session
 
-    if not (args.model_name_or_path or args.config_name):
-        raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
+    settings = settings_from(InferenceSettings, args)
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
     task = get_task(args.task_name)
     splits = ["train", *task.dev, *task.test] if args.split == ["all"] else args.split
     examples = [load_split(task, split, data_dir=args.data_dir, cache_dir=args.cache_dir) for split in splits]
-    classifier = load_classifier(
-        task.labels,
-        model_name_or_path=args.model_name_or_path,
-        config_name=args.config_name,
-        tokenizer_name=args.tokenizer_name,
-        cache_dir=args.cache_dir,
-        revision=args.model_revision,
-        label_order=args.label_order,
-        need_head=args.logits or args.pooling == "pooler",
-    )
-    check_layer(args.layer, classifier)
-    args.max_seq_length = classifier.fitting_length(args.max_seq_length)
-    precision = choose_precision(processes.device, fp16=args.fp16, bf16=args.bf16)
+    session = open_session(task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
+    check_layer(args.layer, session.classifier)
     written = []
     for split in examples:
-        written += extract(args, split, classifier, processes, precision)
+        written += extract(args, split, session)
     distributed.stop()
     if processes.main:
         print("\n".join(f"{state}: {path} {shape}" for state, path, shape in written))
 
 
-def extract(args, examples, classifier, processes, precision) -> list[tuple]:
+def extract(args, examples, session) -> list[tuple]:
     """Write the embeddings (and logits) of one split; returns (what happened, path, shape) per file."""
     import numpy as np
 
-    from utils.data.tokens import encode
     from utils.models.class_names import unresolved_message
-    from utils.models.inference import BLOCK_ROWS, infer
+    from utils.models.inference import BLOCK_ROWS
     from utils.selection.embeddings import EmbeddingWriter, embedding_paths
 
+    classifier, processes = session.classifier, session.processes
     if args.logits and not classifier.named:
         raise InputError(f"--logits: {unresolved_message(classifier.labels)}")
-    with processes.main_first():
-        data = encode(
-            examples.texts,
-            classifier.tokenizer,
-            fingerprint=examples.fingerprint,
-            max_length=args.max_seq_length,
-            segments=classifier.segments,
-            labels=examples.labels,
-            cache_dir=args.cache_dir,
-            overwrite_cache=args.overwrite_cache and processes.main,
-            description=f"tokenising {examples.split}",
-        )
+    data = session.encode(examples)
     about = {
         "model": args.model_name_or_path or args.config_name,
         "weights": weights_hash(classifier.model),
         "task": examples.task.name,
         "split": examples.split,
         "fingerprint": examples.fingerprint,
-        "max_seq_length": args.max_seq_length,
-        "precision": precision.name,
+        "max_seq_length": session.max_length,
+        "precision": session.precision.name,
         "class_names": list(classifier.labels),
     }
     widths = {f"{args.pooling}_embeddings": feature_width(classifier, args.pooling)}
@@ -139,15 +115,11 @@ def extract(args, examples, classifier, processes, precision) -> list[tuple]:
     mine = sorted({block for writer in writers.values() for block in writer.remaining_blocks()})
     blocks = processes.gather(mine)[0]
     rows = [np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(examples))) for block in blocks]
-    passes = infer(
-        classifier,
+    passes = session.infer(
         data,
         np.concatenate(rows) if rows else np.empty(0, dtype=np.int64),
-        processes=processes,
-        precision=precision,
         pooling=args.pooling,
         layer=args.layer,
-        tokens_per_micro_batch=args.tokens_per_micro_batch,
         description=f"{args.pooling} embeddings of {examples.split}",
     )
     for block, outputs in zip(blocks, passes, strict=True):
@@ -180,8 +152,7 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
 
 def check_layer(layer: int | None, classifier) -> None:
     """Raise InputError where --layer is none of the model's: 0 to its number of layers, or from -1 down."""
-    config = classifier.model.config
-    layers = getattr(config, "num_hidden_layers", None) or config.n_layers
+    layers = classifier.model.config.num_hidden_layers
     if layer is not None and not -layers - 1 <= layer <= layers:
         raise InputError(
             f"--layer {layer}: the model has {layers} layers; give 0 (embeddings) to {layers}, or -1 to {-layers - 1}"
@@ -189,12 +160,10 @@ def check_layer(layer: int | None, classifier) -> None:
 
 
 def feature_width(classifier, pooling: str) -> int:
-    from utils.models.classifier import final_linear
+    from utils.models.families import final_linear
 
-    if pooling == "pooler":
-        return final_linear(classifier.model).in_features
-    config = classifier.model.config
-    return getattr(config, "hidden_size", None) or config.dim
+    model = classifier.model
+    return final_linear(model).in_features if pooling == "pooler" else model.config.hidden_size
 
 
 def weights_hash(model) -> str:

@@ -5,27 +5,25 @@
     --data_dir $GLUE_DIR/MNLI --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 \\
     --num_train_epochs 3.0 --output_dir $OUT --fp16
 
-Reads the task's TSV files (or the hub), writes into --output_dir: the model and tokenizer, eval_results_*.txt,
-predictions_*.tsv, log.jsonl, run.json and, last of all, results.json. Killed at any moment, the same command goes on
-where it was. Several GPUs: torchrun --nproc_per_node=N run_glue.py ... All flags may come from one JSON file:
+Reads the task's TSV files (or the hub). Writes into --output_dir: the model and tokenizer, eval_results_*.txt,
+predictions_*.tsv, log.jsonl, run.json and, last of all, results.json. If the run is killed, the same command continues
+it. Several GPUs: torchrun --nproc_per_node=N run_glue.py ... All flags may come from one JSON file:
 python run_glue.py flags.json.
 """
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import run_script
-from utils.flags import add_data_args, add_model_args, add_training_args
+from utils.flags import RunSettings, add_run_flags, settings_from
 
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_model_args(parser)
-    add_data_args(parser)
-    add_training_args(parser)
+    add_run_flags(parser)
     args = parse_args(parser, argv)
 
     from utils.training import finetune
 
-    finetune.run(args, script="run_glue.py")
+    finetune.run(settings_from(RunSettings, args), script="run_glue.py", arguments=vars(args))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@
     --num_train_epochs 3.0 --output_dir $OUT/10_pct --fp16 --data_pct 0.1
 
 --data_pct is a fraction. The subset depends on the data and --selection_seed alone, never on the model, and with one
-seed the 10 % subset is inside the 20 % one. --strategy stratified keeps the share of each label (and genre, where
-known). Everything else is run_glue.py: same flags, same output, and selection.npz says which rows were used.
+seed the 10 % subset is inside the 20 % one. --strategy stratified keeps the share of each label (and of each genre,
+where it is known). Everything else is run_glue.py: same flags, same output. selection.npz says which rows were used.
 """
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import run_script
-from utils.flags import add_data_args, add_data_pct, add_model_args, add_training_args
+from utils.flags import RunSettings, add_data_pct, add_run_flags, settings_from
 
 
 def main(argv=None) -> None:
@@ -20,20 +20,20 @@ def main(argv=None) -> None:
     group = parser.add_argument_group("subset")
     add_data_pct(group)
     group.add_argument("--strategy", choices=("random", "stratified"), default="random", help="how rows are drawn")
-    add_model_args(parser)
-    add_data_args(parser)
-    add_training_args(parser)
+    add_run_flags(parser)
     args = parse_args(parser, argv)
 
     from utils.selection.selection import budget
     from utils.selection.strategies import Inputs, select
     from utils.training import finetune
 
-    def choose(examples):
-        seed = args.seed if args.selection_seed is None else args.selection_seed
-        return select(args.strategy, Inputs.of(examples), budget(len(examples), data_pct=args.data_pct), seed)
+    settings = settings_from(RunSettings, args)
 
-    finetune.run(args, script="subsampling_mnli.py", choose=choose)
+    def choose(examples):
+        m = budget(len(examples), data_pct=args.data_pct)
+        return select(args.strategy, Inputs.of(examples), m, settings.drawing_seed)
+
+    finetune.run(settings, script="subsampling_mnli.py", arguments=vars(args), choice=finetune.Choice(choose))
 
 
 if __name__ == "__main__":

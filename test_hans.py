@@ -14,7 +14,7 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
-from utils.flags import add_eval_batch_args, add_model_args
+from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, add_flags, settings_from
 
 RESULTS = "hans_results.json"
 
@@ -51,13 +51,13 @@ def add_args(parser) -> None:
     group.add_argument("--output_dir", required=True, help="where the predictions, results and the figure go")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace the HANS results there")
     group.add_argument("--overwrite_cache", action="store_true", help="tokenise again although the cache has it")
-    add_eval_batch_args(group)
 
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_model_args(parser)
+    add_flags(parser, ModelSettings)
     add_args(parser)
+    add_flags(parser, DeviceSettings)
     args = parse_args(parser, argv)
     if args.task_name.lower() != "hans":
         parser.error(f"--task_name {args.task_name}: this script evaluates HANS; run_glue.py evaluates GLUE tasks")
@@ -73,21 +73,19 @@ def main(argv=None) -> None:
 
     from hans import report
     from hans.data import load_hans
-    from hans.evaluation import Evaluation, format_diagnosis, load_nli_classifier
+    from hans.evaluation import Evaluation, format_diagnosis, open_nli_session
     from utils.command_line import setup_logging
     from utils.files import write_json, write_text
     from utils.models import distributed
-    from utils.models.forward import choose_precision
 
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
     data = load_hans(args.data_dir, cache_dir=args.cache_dir)
     if args.max_per_subcase:
         data = data.sample(args.max_per_subcase)
-    classifier = load_nli_classifier(args)
-    precision = choose_precision(processes.device, fp16=args.fp16, bf16=args.bf16)
-    evaluation = Evaluation(args, classifier, processes, precision)
-    settled = evaluation.settle_names()
+    evaluation = Evaluation(open_nli_session(settings_from(InferenceSettings, args), processes), args.collapse)
+    if args.label_order == "auto":
+        evaluation.settle_names(args.calibration_data_dir)
     logits = evaluation.logits(data)
     predictions = evaluation.two_way(logits)
     results = report.score(data, predictions)
@@ -100,7 +98,7 @@ def main(argv=None) -> None:
         "collapse": args.collapse,
         "model": args.model_name_or_path,
         "class_names": list(evaluation.output_names()),
-        "label_order": settled,
+        "label_order": "auto" if args.label_order == "auto" else "stated",
         "data": {"source": data.source, "n": len(data), "fingerprint": data.fingerprint},
         "warnings": warnings,
         "diagnosis": diagnosis,

@@ -218,7 +218,7 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_nothing_else(monkeyp
             raise torch.OutOfMemoryError("no memory")
         return real(classifier, model, batch)
 
-    monkeypatch.setattr("utils.training.loop.forward", scarce)
+    monkeypatch.setattr("utils.training.step.forward", scarce)
     model = classifier()
     run(model, data, everything(data), tokens_per_micro_batch=400)
     assert failures and "out of memory" in caplog.text

@@ -12,7 +12,9 @@ import torch
 from utils.data.hub import from_pretrained
 from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
 from utils.errors import InputError
+from utils.flags import ModelSettings
 from utils.models import class_names as naming
+from utils.models.families import final_linear, num_positions
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +24,13 @@ class Classifier:
     """A sequence-classification model, its tokenizer, and which of its outputs means which label.
 
     labels: class names in the order of the logits we hand out, () for regression; columns: int64 (C,) model output of
-    each label, None where the two orders agree; fresh_head: the classifier layer was newly initialised; named: the
-    checkpoint, or the user, said what its outputs mean.
+    each label, None where the two orders agree; named: the checkpoint, or the user, said what its outputs mean.
     """
 
     model: torch.nn.Module
     tokenizer: object
     labels: tuple[str, ...]
     columns: torch.Tensor | None = None
-    fresh_head: bool = False
     named: bool = True
 
     @property
@@ -39,11 +39,7 @@ class Classifier:
 
     def fitting_length(self, asked: int) -> int:
         """`asked` tokens per pair, or the model's number of positions, with a warning, where that is less."""
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        embeddings = getattr(self.model.base_model, "embeddings", None)
-        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-        if padding is not None:  # RoBERTa counts from the position after padding's: 514 of them hold 512 tokens
-            room -= padding + 1
+        room = num_positions(self.model)
         if not room or asked <= room:
             return asked
         logger.warning("--max_seq_length %d is more than the model's %d positions: using %d", asked, room, room)
@@ -63,21 +59,12 @@ class Classifier:
 
 
 def load_classifier(
-    labels: tuple[str, ...],
-    *,
-    model_name_or_path: str | None = None,
-    config_name: str | None = None,
-    tokenizer_name: str | None = None,
-    cache_dir=None,
-    revision: str = "main",
-    seed: int = 0,
-    label_order: str | None = None,
-    need_head: bool = False,
+    labels: tuple[str, ...], settings: ModelSettings, *, seed: int = 0, need_head: bool = False
 ) -> Classifier:
-    """Load a checkpoint, or build a model with random weights from `config_name` alone.
+    """Load the checkpoint that the settings name, or build a model with random weights from the config alone.
 
     `labels` () means regression. A checkpoint's named classes are matched by name. Unnamed ones (LABEL_0, ...) take
-    `label_order`; without it the result has `named=False` and its outputs are taken in the order of `labels` until
+    --label_order; without it the result has `named=False` and its outputs are taken in the order of `labels` until
     `name_outputs` says otherwise. `need_head` refuses checkpoints without a trained classifier. float32 throughout;
     new layers are initialised from `seed`. Raises InputError for anything that does not load or does not fit.
     """
@@ -86,28 +73,29 @@ def load_classifier(
 
     transformers.logging.set_verbosity_error()  # its load report says what we say ourselves, in one line
     transformers.logging.disable_progress_bar()
-    if not (model_name_or_path or config_name):
+    source = settings.model_name_or_path or settings.config_name
+    if not source:
         raise InputError("give --model_name_or_path, or --config_name to start from random weights")
-    hub = {"cache_dir": cache_dir, "revision": revision}
-    config = from_pretrained(AutoConfig, config_name or model_name_or_path, **hub)
+    hub = {"cache_dir": settings.cache_dir, "revision": settings.model_revision}
+    config = from_pretrained(AutoConfig, settings.config_name or source, **hub)
     stated = naming.stated_names(getattr(config, "id2label", None))
     config.num_labels = max(len(labels), 1)
     config.problem_type = "single_label_classification" if labels else "regression"
     torch.manual_seed(seed)
-    if model_name_or_path:
+    if settings.model_name_or_path:
         model, info = from_pretrained(
             AutoModelForSequenceClassification,
-            model_name_or_path,
+            source,
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **hub,
         )
-        fresh = _head_is_fresh(model, info, model_name_or_path)
+        fresh = _head_is_fresh(model, info, source)
     else:
         model, fresh = AutoModelForSequenceClassification.from_config(config), True
-    tokenizer = load_tokenizer(tokenizer_name or model_name_or_path or config_name, **hub)
+    tokenizer = load_tokenizer(settings.tokenizer_name or source, **hub)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens but the model only {model.get_input_embeddings().num_embeddings} "
@@ -115,18 +103,18 @@ def load_classifier(
         )
     if fresh and need_head:
         raise InputError(
-            f"{model_name_or_path or config_name} holds no classifier for {max(len(labels), 1)} classes: its answers "
+            f"{source} holds no classifier for {max(len(labels), 1)} classes: its answers "
             "would be random. Fine-tune it first (--do_train), or give a fine-tuned checkpoint"
         )
-    classifier = Classifier(model, tokenizer, labels, fresh_head=fresh)
+    classifier = Classifier(model, tokenizer, labels)
     if not labels:
         _set_names(model.config, ["score"])
     elif fresh:
         _set_names(model.config, labels)
-    elif stated is not None and not label_order:
+    elif stated is not None and not settings.label_order:
         classifier.name_outputs(stated)
-    elif label_order and label_order != "auto":
-        classifier.name_outputs(naming.parse_order(label_order, labels))
+    elif settings.label_order and settings.label_order != "auto":
+        classifier.name_outputs(naming.parse_order(settings.label_order, labels))
     else:
         _set_names(model.config, labels)
         classifier.named = False
@@ -151,16 +139,6 @@ def save_classifier(classifier: Classifier, folder) -> None:
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def final_linear(model) -> torch.nn.Linear:
-    """The layer that turns features into logits: `classifier`, or its `out_proj` (RoBERTa), or `score`."""
-    for name in ("classifier", "score", "logits_proj"):
-        head = getattr(model, name, None)
-        head = getattr(head, "out_proj", head)
-        if isinstance(head, torch.nn.Linear):
-            return head
-    raise InputError(f"{type(model).__name__}: cannot find its final linear layer")
 
 
 def _head_is_fresh(model, info, source) -> bool:

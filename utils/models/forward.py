@@ -55,9 +55,7 @@ def default_token_budget(classifier: Classifier, device: torch.device, *, traini
         return 2048
     config = classifier.model.config
     free, _ = torch.cuda.mem_get_info(device)
-    width = getattr(config, "hidden_size", None) or config.dim
-    layers = getattr(config, "num_hidden_layers", None) or config.n_layers
-    per_token = width * 4 * (40 * layers if training else 40)
+    per_token = config.hidden_size * 4 * (40 * config.num_hidden_layers if training else 40)
     return int(min(max(free * 0.5 / per_token, 1024), 262_144))
 
 

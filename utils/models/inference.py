@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from utils.data.tokens import Encoded
 from utils.errors import RunFailed
-from utils.models.classifier import Classifier, final_linear
+from utils.models.classifier import Classifier
 from utils.models.collate import Batch, collate, micro_batches
 from utils.models.distributed import Processes
+from utils.models.families import final_linear
 from utils.models.forward import Precision, default_token_budget, forward, use_packing
 from utils.models.packing import packed_outputs
 
 BLOCK_ROWS = 8192  # rows whose results are held at a time: sorting inside a block already leaves no padding to speak of
-POOLINGS = ("cls", "pooler", "mean")
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,6 @@ def infer(
                 _gathered([logits for logits, _ in parts], processes, order),
                 None if pooling is None else _gathered([features for _, features in parts], processes, order),
             )
-
-
-def predict(classifier: Classifier, data: Encoded, rows: np.ndarray | None = None, **options) -> np.ndarray:
-    """Logits float32 (n, C) by label for all rows (or those given), in file order."""
-    rows = np.arange(len(data)) if rows is None else rows
-    return np.concatenate([outputs.logits for outputs in infer(classifier, data, rows, **options)])
 
 
 def _gathered(parts: list[np.ndarray], processes: Processes, order: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Forward passes over sequences laid end to end, with no padding token computed at all: logits and [CLS] embeddings of
-ALBERT, BERT, RoBERTa and DistilBERT classifiers. Owns the attention function and the four heads' [CLS] rows; batches
-are made in utils.batching, and whether to pack is decided by the caller.
+the encoder families whose record in `families` has a packed head. Owns the attention function; batches are made in
+`collate`, and the caller decides whether to pack.
 
 Attention is the only layer in which tokens meet, so it alone must know where a sequence ends. It is registered with
 transformers as "packed_varlen" and stays on the model: with `cu_seq_lens_q` among the arguments it keeps sequences
@@ -24,6 +24,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from utils.models.families import family_of
+
 ATTENTION = "packed_varlen"
 
 
@@ -41,7 +43,7 @@ def supports_packing(model) -> bool:
     FlashAttention does not take (a multiple of 8 up to 256), and GPUs older than Ampere.
     """
     model = getattr(model, "_orig_mod", model)
-    if type(model).__name__ not in _HEADS:
+    if family_of(model).packed_head is None or not type(model).__name__.endswith("ForSequenceClassification"):
         return False
     config = model.config
     if getattr(config, "is_decoder", False) or config._attn_implementation not in ("sdpa", ATTENTION):
@@ -85,34 +87,20 @@ def _forward(model, input_ids, token_type_ids, cu_seqlens, max_length) -> Packed
     starts = bounds[:-1]
     # The output size is given, so the device need not be asked for it.
     positions = torch.arange(tokens, device=bounds.device) - starts.repeat_interleave(bounds.diff(), output_size=tokens)
-    if model.config.model_type == "roberta":
+    family = family_of(model)
+    if family.padding_offset:
         positions = positions + model.base_model.embeddings.padding_idx + 1
     segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
     hidden = model.base_model(
         input_ids[None], position_ids=positions[None], cu_seq_lens_q=cu_seqlens, max_length_q=max_length, **segments
     ).last_hidden_state
     cls = hidden[0, starts]
-    return PackedOutput(_HEADS[type(model).__name__](model, cls), cls)
+    return PackedOutput(family.packed_head(model, cls), cls)
 
 
 @functools.cache
 def _compiled_forward():
     return torch.compile(_forward, dynamic=True)  # here, not at import: it loads the compiler
-
-
-# The models' own modules after the encoder, which their forward passes apply to the first token of each row.
-_HEADS = {
-    "AlbertForSequenceClassification": lambda model, cls: model.classifier(
-        model.dropout(model.albert.pooler_activation(model.albert.pooler(cls)))
-    ),
-    "BertForSequenceClassification": lambda model, cls: model.classifier(
-        model.dropout(model.bert.pooler(cls[:, None]))
-    ),
-    "RobertaForSequenceClassification": lambda model, cls: model.classifier(cls[:, None]),
-    "DistilBertForSequenceClassification": lambda model, cls: model.classifier(
-        model.dropout(F.relu(model.pre_classifier(cls)))
-    ),
-}
 
 
 def _register_attention() -> None:
