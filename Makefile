@@ -38,9 +38,10 @@ style: setup  ## fix formatting
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-quality: setup  ## check formatting and lint
+quality: setup  ## check formatting, lint and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --config pyproject.toml
 
 bench: setup  ## speed, side by side with the Hugging Face Trainer
 	$(BIN)/python -m benchmarks.throughput
