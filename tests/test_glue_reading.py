@@ -4,6 +4,7 @@ agrees; every kind of bad input is one line that names file and row."""
 import numpy as np
 import pytest
 
+from tests import tiny
 from utils.data.examples import load_split
 from utils.data.tasks import TASKS, get_task
 from utils.errors import InputError
@@ -308,3 +309,44 @@ def test_labels_are_arrays_of_the_right_kind(tmp_path):
     assert load_split(get_task("rte"), "train", data_dir=tmp_path).labels.dtype == np.int64
     write(tmp_path, "sts-b")
     assert load_split(get_task("sts-b"), "train", data_dir=tmp_path).labels.dtype == np.float32
+
+
+@pytest.mark.parametrize("split", ["train", "dev_matched"])
+def test_a_surplus_tab_does_not_shift_the_columns(tmp_path, split):
+    """Shifted by one, an MNLI row still holds a valid label and two texts: only the number of columns shows it."""
+    path = tiny.write_mnli(tmp_path) / f"{split}.tsv"
+    lines = path.read_text().split("\n")
+    lines[3] = lines[3].replace(" ", "\t", 1)
+    path.write_text("\n".join(lines))
+    width = len(lines[0].split("\t"))
+    with pytest.raises(InputError, match=f"line 4 has {width + 1} tab-separated columns where {width} are due"):
+        load_split(get_task("mnli"), split, data_dir=tmp_path)
+
+
+def test_a_surplus_tab_does_not_cut_a_cola_sentence(tmp_path):
+    (tmp_path / "train.tsv").write_text("gj04\t1\t\tA good sentence.\ngj04\t1\t\tThe\tdog runs.\n")
+    with pytest.raises(InputError, match="line 2 has 5 tab-separated columns where 4 are due"):
+        load_split(get_task("cola"), "train", data_dir=tmp_path)
+
+
+def test_a_doubled_header_column_is_refused(tmp_path):
+    (tmp_path / "train.tsv").write_text("index\tsentence1\tsentence1\tsentence2\tlabel\n0\ta\tb\tc\tentailment\n")
+    with pytest.raises(InputError, match="names the column 'sentence1' twice"):
+        load_split(get_task("rte"), "train", data_dir=tmp_path)
+
+
+@tiny.needs_shared
+@pytest.mark.parametrize(
+    "folder, task, rows",
+    [
+        ("mnli_pairs", "mnli", 31_601),
+        ("nli_pool", "mnli", 133_891),
+        ("glue/RTE", "rte", 2490),
+        ("glue/CoLA", "cola", 7250),
+    ],
+)
+def test_real_files_hold_whole_rows(folder, task, rows):
+    task = get_task(task)
+    assert len(load_split(task, "train", data_dir=tiny.SHARED / folder)) == rows
+    for split in task.dev:
+        assert len(load_split(task, split, data_dir=tiny.SHARED / folder))

@@ -13,8 +13,6 @@ from utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-HUB_DATASET = "nyu-mll/glue"
-
 
 @dataclass(frozen=True)
 class Examples:
@@ -74,58 +72,80 @@ def _examples(task, split, texts, labels, guids, genres, source) -> Examples:
 
 
 # ----------------------------------------------------------------------------------------------------------------- TSV
+@dataclass(frozen=True)
+class _Columns:
+    """Where a TSV file has what: positions of columns, None where the file lacks them. width: columns of a whole row."""
+
+    texts: list[int]
+    label: int | None
+    guid: int | None
+    genre: int | None
+    width: int
+    has_header: bool
+
+
 def _read_tsv(task: Task, split: str, folder: Path) -> Examples:
     path = folder / ("train.tsv" if split == "train" else (task.dev | task.test)[split].file)
     lines = _read_lines(path, task)
-    is_test = split in task.test
-    text_columns = (is_test and task.test_text_columns) or task.text_columns
-    has_header = isinstance(text_columns[0], str)
-    if has_header:
-        header = lines[0].split("\t")
-        wanted = [*text_columns] if is_test else [*text_columns, task.label_column]
-        for column in wanted:
-            if column not in header:
-                raise InputError(
-                    f"{path}: no column {column!r} in its header ({', '.join(header[:20])}); is it the file of another "
-                    f"task than {task.name}{_resembling(header, task)}?"
-                )
-        text_at = [header.index(column) for column in text_columns]
-        label_at = None if is_test else header.index(task.label_column)
-        width = len(header)
-        id_at = header.index(task.id_column) if task.id_column in header else None
-        genre_at = header.index(task.genre_column) if task.genre_column in header else None
-    else:
-        text_at, label_at, width = list(text_columns), task.label_column, max(*text_columns, task.label_column) + 1
-        id_at = genre_at = None
-
-    needed = max(at for at in (*text_at, label_at) if at is not None) + 1 if task.skip_short_rows else width
-    texts: tuple[list[str], ...] = tuple([] for _ in text_at)
-    label_texts, guids, genres, skipped = [], [], [], 0
-    for number, line in enumerate(lines[has_header:], start=1 + has_header):
+    columns = _find_columns(path, task, lines[0], is_test=split in task.test)
+    rows, numbers, skipped = [], [], 0
+    for number, line in enumerate(lines[columns.has_header :], start=1 + columns.has_header):
         fields = line.split("\t")
-        if len(fields) < needed:
-            if task.skip_short_rows:
-                skipped += 1
-                continue
-            raise InputError(
-                f"{path}: line {number} has {len(fields)} tab-separated columns where {width} are due; the line is cut "
-                f"short, or the folder belongs to another task than {task.name}"
-            )
-        for column, at in zip(texts, text_at, strict=True):
-            column.append(fields[at])
-        if label_at is not None:
-            label_texts.append((fields[label_at], number))
-        guids.append(fields[id_at] if id_at is not None else f"{split}-{len(guids)}")
-        if genre_at is not None:
-            genres.append(fields[genre_at])
-    if not texts[0]:
-        raise InputError(f"{path}: holds no examples, only {'a header line' if has_header else 'nothing'}")
+        if len(fields) != columns.width:
+            if len(fields) < columns.width and task.skip_short_rows:
+                if len(fields) <= max(at for at in (*columns.texts, columns.label) if at is not None):
+                    skipped += 1
+                    continue
+            else:
+                raise InputError(_wrong_width(path, number, fields, columns, task))
+        rows.append(fields)
+        numbers.append(number)
+    if not rows:
+        raise InputError(f"{path}: holds no examples, only {'a header line' if columns.has_header else 'nothing'}")
     if skipped:
         logger.warning(
             "%s: skipped %d rows with too few columns, as the official %s file has", path, skipped, task.name
         )
-    labels = None if label_at is None else _parse_labels(path, task, label_texts)
-    return _examples(task, split, texts, labels, guids, genres or None, str(path))
+    texts = tuple([fields[at] for fields in rows] for at in columns.texts)
+    labels = None
+    if columns.label is not None:
+        labels = _parse_labels(path, task, [fields[columns.label] for fields in rows], numbers)
+    guids = [f"{split}-{i}" for i in range(len(rows))]
+    if columns.guid is not None:
+        guids = [fields[columns.guid] for fields in rows]
+    genres = None if columns.genre is None else [fields[columns.genre] for fields in rows]
+    return _examples(task, split, texts, labels, guids, genres, str(path))
+
+
+def _find_columns(path: Path, task: Task, first_line: str, *, is_test: bool) -> _Columns:
+    """Raises InputError where the header lacks a needed column or has it twice."""
+    text_columns = (is_test and task.test_text_columns) or task.text_columns
+    if not isinstance(text_columns[0], str):  # a file without a header
+        width = max(*text_columns, task.label_column) + 1
+        return _Columns(list(text_columns), task.label_column, None, None, width, False)
+    header = first_line.split("\t")
+    for column in [*text_columns] if is_test else [*text_columns, task.label_column]:
+        if column not in header:
+            raise InputError(
+                f"{path}: no column {column!r} in its header ({', '.join(header[:20])}); is it the file of another "
+                f"task than {task.name}{_resembling(header, task)}?"
+            )
+        if header.count(column) > 1:
+            raise InputError(f"{path}: its header names the column {column!r} twice; keep one of the two")
+
+    def position(name: str | None) -> int | None:
+        return header.index(name) if name in header else None
+
+    texts = [header.index(column) for column in text_columns]
+    label = None if is_test else position(task.label_column)
+    return _Columns(texts, label, position(task.id_column), position(task.genre_column), len(header), True)
+
+
+def _wrong_width(path: Path, number: int, fields: list[str], columns: _Columns, task: Task) -> str:
+    found = f"{path}: line {number} has {len(fields)} tab-separated columns where {columns.width} are due"
+    if len(fields) < columns.width:
+        return f"{found}; the line is cut short, or the folder belongs to another task than {task.name}"
+    return f"{found}; a text holds a tab, which would shift the columns after it: replace it with a space"
 
 
 def _read_lines(path: Path, task: Task) -> list[str]:
@@ -152,10 +172,11 @@ def _read_lines(path: Path, task: Task) -> list[str]:
     return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
-def _parse_labels(path, task, label_texts) -> np.ndarray:
+def _parse_labels(path: Path, task: Task, label_texts: list[str], numbers: list[int]) -> np.ndarray:
+    """Labels as int64 class numbers or float32 scores. Raises InputError that names the line of an unknown one."""
     if task.regression:
         values = np.empty(len(label_texts), dtype=np.float32)
-        for i, (text, number) in enumerate(label_texts):
+        for i, (text, number) in enumerate(zip(label_texts, numbers, strict=True)):
             try:
                 values[i] = float(text)
             except ValueError:
@@ -165,7 +186,7 @@ def _parse_labels(path, task, label_texts) -> np.ndarray:
         return values
     known = task.label_texts
     values = np.empty(len(label_texts), dtype=np.int64)
-    for i, (text, number) in enumerate(label_texts):
+    for i, (text, number) in enumerate(zip(label_texts, numbers, strict=True)):
         label = known.get(text)
         if label is None:
             raise InputError(
@@ -189,17 +210,19 @@ def _resembling(header, task) -> str:
 
 # ----------------------------------------------------------------------------------------------------------------- hub
 def _read_hub(task: Task, split: str, cache_dir) -> Examples:
-    """The same split of nyu-mll/glue. Class numbers are mapped by the data set's own label names."""
-    hub_split = "train" if split == "train" else (task.dev | task.test)[split].hub
+    """The same split of the task's data set on the hub. Class numbers are mapped by the data set's own label names."""
     import datasets
+
+    hub_split = "train" if split == "train" else (task.dev | task.test)[split].hub
+    source = f"{task.hub_dataset}/{task.hub_name}"
 
     datasets.disable_progress_bars()
     try:
-        data = datasets.load_dataset(HUB_DATASET, task.hub_name, split=hub_split, cache_dir=cache_dir)
+        data = datasets.load_dataset(task.hub_dataset, task.hub_name, split=hub_split, cache_dir=cache_dir)
     except Exception as error:  # the library raises a dozen unrelated types for "cannot reach it"
         offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         raise InputError(
-            f"cannot load {HUB_DATASET}/{task.hub_name} from the hub{offline}: {type(error).__name__}. Give "
+            f"cannot load {source} from the hub{offline}: {type(error).__name__}. Give "
             f"--data_dir <folder with the {task.name} TSV files>, or try `make demo`, which needs no network"
         ) from error
     texts = tuple(list(data[column]) for column in task.hub_text_columns)
@@ -210,10 +233,8 @@ def _read_hub(task: Task, split: str, cache_dir) -> Examples:
         else:
             names = data.features["label"].names
             if sorted(names) != sorted(task.labels):
-                raise InputError(f"{HUB_DATASET}/{task.hub_name} has classes {names}, expected {list(task.labels)}")
+                raise InputError(f"{source} has classes {names}, expected {list(task.labels)}")
             ours = np.array([task.labels.index(name) for name in names], dtype=np.int64)
             labels = ours[np.asarray(data["label"], dtype=np.int64)]
     ids = data["idx"] if "idx" in data.column_names else range(len(data))
-    return _examples(
-        task, split, texts, labels, [str(i) for i in ids], None, f"{HUB_DATASET}/{task.hub_name}/{hub_split}"
-    )
+    return _examples(task, split, texts, labels, [str(i) for i in ids], None, f"{source}/{hub_split}")

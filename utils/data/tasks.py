@@ -1,4 +1,5 @@
-"""The nine GLUE tasks as data: columns, label names, splits, metrics, what the GLUE server wants. No code per task.
+"""The nine GLUE tasks as records: columns, label names, splits, metrics, what the GLUE server takes. A new task is one
+more record; nothing else needs to know it.
 
 Sources: the tasks' own TSV headers; label order as in the GLUE TSV readers of transformers; submission names and label
 texts from gluebenchmark.com.
@@ -21,12 +22,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """One GLUE task.
+    """One task.
 
-    `text_columns` and `label_column` name TSV header columns of train and dev; a number instead of a name means the
-    file has no header and the number is the column's position. `labels` are the class names, in class-number order, ()
-    for regression; `tsv_labels` how the TSV (and the GLUE server) spells them, where that differs. The hub numbers
-    classes in another order for some tasks; its own names say which, so nothing is stored for it here.
+    text_columns and label_column: names of TSV header columns of train and dev; a number instead of a name means that the
+    file has no header and gives the column's position. labels: the class names, in class-number order, () for
+    regression. tsv_labels: how the TSV (and the GLUE server) spells them, where that differs. hub_dataset, hub_name: data
+    set and configuration on the hub. The hub numbers the classes of some tasks in another order; its own names say which,
+    so no order is stored for it here. skip_short_rows: the official file is known to hold rows that are cut short.
     """
 
     name: str
@@ -42,7 +44,8 @@ class Task:
     test_text_columns: tuple = ()  # where the test file names its columns otherwise
     id_column: str | None = None
     genre_column: str | None = None
-    skip_short_rows: bool = False  # the official file is known to hold broken rows
+    skip_short_rows: bool = False
+    hub_dataset: str = "nyu-mll/glue"
 
     @property
     def regression(self) -> bool:
