@@ -55,6 +55,7 @@ def main(argv=None) -> None:
     from utils.command_line import setup_logging
     from utils.data.examples import load_split
     from utils.data.tasks import get_task
+    from utils.files import folder_lock
     from utils.models import distributed
     from utils.models.session import open_session
 
@@ -67,8 +68,9 @@ def main(argv=None) -> None:
     session = open_session(task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
     check_layer(args.layer, session.classifier)
     written = []
-    for split in examples:
-        written += extract(args, split, session)
+    with folder_lock(args.output_dir, enabled=processes.main):
+        for split in examples:
+            written += extract(args, split, session)
     distributed.stop()
     if processes.main:
         print("\n".join(f"{state}: {path} {shape}" for state, path, shape in written))

@@ -21,7 +21,7 @@ from utils.command_line import (
     positive_int,
 )
 from utils.errors import InputError
-from utils.files import atomic_path, read_json, read_npz, write_json, write_npz, write_text
+from utils.files import atomic_path, folder_lock, read_json, read_npz, write_json, write_npz, write_text
 from utils.run_directory import RunDirectory
 
 
@@ -144,9 +144,13 @@ def ended(body: str) -> subprocess.CompletedProcess:
         ("raise RunFailed('loss is nan')", 1, "script.py: failed: loss is nan\n"),
         ("raise Interrupted('SIGTERM')", 75, "script.py: stopped: SIGTERM\n"),
         ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C"),
-        ("raise OSError(errno.ENOSPC, 'full', '/x/y')", 1, "No space left on device while writing /x/y"),
+        ("raise OSError(errno.ENOSPC, 'full', '/x/y')", 1, "No space left on device (/x/y)"),
         ("raise RuntimeError('I/O error: full (os error 28)')", 1, "No space left on device"),  # from a Rust library
-        ("raise PermissionError(errno.EACCES, 'no', '/x')", 1, "Permission denied while writing /x"),
+        ("raise PermissionError(errno.EACCES, 'no', '/x')", 2, "/x: Permission denied"),
+        ("raise OSError(errno.ELOOP, 'loop', '/x')", 2, "/x: Too many levels of symbolic links"),
+        ("raise OSError('1000 requested and 40 written')", 1, "No space left on device"),  # numpy on a full disk
+        ("raise MemoryError", 1, "out of memory"),
+        ("raise InputError('x' * 10_000_000)", 2, "xxx ..."),
     ],
 )
 def test_foreseen_failures_are_one_line_with_their_status(body, status, said):
@@ -160,7 +164,7 @@ def test_success_and_a_reader_that_has_enough_are_silent(body):
     assert done.returncode == 0 and done.stdout == done.stderr == ""
 
 
-@pytest.mark.parametrize("body, name", [("1 / 0", "ZeroDivisionError"), ("raise OSError(errno.EIO, 'io')", "OSError")])
+@pytest.mark.parametrize("body, name", [("1 / 0", "ZeroDivisionError"), ("{}['x']", "KeyError")])
 def test_a_defect_of_ours_keeps_its_traceback(body, name):
     done = ended(body)
     assert done.returncode == 1 and name in done.stderr and "Traceback" in done.stderr
@@ -341,3 +345,35 @@ def test_run_json_records_arguments_and_versions(tmp_path):
     about = read_json(tmp_path / "run.json")
     assert about["script"] == "a.py" and about["arguments"] == {"lr": 1} and about["data"] == "abc"
     assert {"python", "torch", "transformers", "numpy", "code"} <= about["versions"].keys()
+
+
+# ---------------------------------------------------------------------------------------------------------------- lock
+def test_a_second_process_is_kept_out_of_an_output_folder(tmp_path):
+    """The lock of a killed process is free again; a folder that stays empty is removed."""
+    code = (
+        "import sys, time; from utils.files import folder_lock\n"
+        f"with folder_lock({str(tmp_path / 'out')!r}):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tiny.ROOT) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="out is in use by another process"), folder_lock(tmp_path / "out"):
+            pass
+        holder.kill()
+        holder.wait()
+    with folder_lock(tmp_path / "out"):
+        assert (tmp_path / "out" / ".lock").exists()
+    assert os.listdir(tmp_path / "out") == []
+    with folder_lock(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_error_in_a_locked_block_is_not_swallowed(tmp_path):
+    with pytest.raises(FileNotFoundError), folder_lock(tmp_path / "out"):
+        open(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("folder", ["", "."])
+def test_the_current_folder_is_no_output_folder(folder):
+    with pytest.raises(InputError, match="name a folder"), folder_lock(folder):
+        pass

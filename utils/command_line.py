@@ -65,31 +65,39 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+# Larger numbers are typing errors, and overflow somewhere deep inside a library.
+MOST = 10**15
+MOST_SEED = 2**32 - 1  # what numpy's and scikit-learn's generators take
+
+
 def positive_int(text: str) -> int:
-    value = _number(text, int)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
+    return _within(text, int, 1, MOST)
 
 
 def non_negative_int(text: str) -> int:
-    value = _number(text, int)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
+    return _within(text, int, 0, MOST)
+
+
+def seed_number(text: str) -> int:
+    return _within(text, int, 0, MOST_SEED)
 
 
 def positive_float(text: str) -> float:
-    value = _number(text, float)
-    if not 0 < value < float("inf"):
+    value = non_negative_float(text)
+    if value == 0:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
 
 
 def non_negative_float(text: str) -> float:
-    value = _number(text, float)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return _within(text, float, 0, MOST)
+
+
+def _within(text: str, kind: type, low: int, high: int):
+    value = _number(text, kind)
+    if not low <= value <= high:
+        whole = "whole " if kind is int else ""
+        raise argparse.ArgumentTypeError(f"{text} is not a {whole}number from {low} to {high:g}")
     return value
 
 

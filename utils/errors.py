@@ -1,4 +1,8 @@
-"""Errors that the user sees as one line, exit statuses, and stop signals."""
+"""How a script ends: errors that the user sees as one line, exit statuses, and stop signals.
+
+`run_script` is the one boundary. Whatever a file, a model or a number can raise becomes one line there; only a defect of
+this project keeps its traceback.
+"""
 
 import contextlib
 import errno
@@ -9,12 +13,13 @@ import sys
 from pathlib import Path
 
 EXIT_BAD_INPUT = 2
-
-
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved, the same command continues
+EXIT_CTRL_C = 130  # 128 + the number of SIGINT, as shells count
 
-
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved, run the same command again
+# The disk takes nothing more. The input is not wrong, but the run cannot go on.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+MAX_MESSAGE = 1500  # characters: a message that quotes a damaged file is cut
 
 
 class InputError(ValueError):
@@ -22,49 +27,64 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """A stop signal arrived and the state is saved; the message says how to go on."""
+    """A stop signal arrived and the state is saved. The message says how to continue."""
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on (non-finite loss, out of memory at the smallest size); the message says where and why."""
+    """The run cannot go on (non-finite loss, out of memory at the smallest size). The message says where and why."""
 
 
-def run_script(main):
-    """Call `main()` and turn every foreseen failure into one line on stderr and its own exit status.
+def run_script(main) -> None:
+    """Call `main()`; turn every foreseen failure into one line on stderr and its exit status.
 
-    2 bad input, 75 stopped by a signal with the state saved, 130 Ctrl-C outside training,
-    1 failed (full disk, NaN loss). Anything else is a defect of ours and keeps its traceback.
+    2: unusable input. 75: stopped by a signal with the state saved. 130: Ctrl-C where there was nothing to save.
+    1: failed (full disk, NaN loss, out of memory). A defect of this project keeps its traceback and exits with 1.
     """
-    prog = Path(sys.argv[0]).name
     try:
         main()
         return
-    except InputError as error:
-        message, status = f"error: {error}", EXIT_BAD_INPUT
-    except Interrupted as stop:
-        message, status = f"stopped: {stop}", EXIT_INTERRUPTED
-    except RunFailed as error:
-        message, status = f"failed: {error}", EXIT_FAILED
-    except KeyboardInterrupt:
-        message, status = (
-            "stopped by Ctrl-C; finished files and checkpoints are kept. Run the same command again to continue",
-            130,
-        )
     except BrokenPipeError:  # `script | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
-        number = _errno(error)
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+    except (Exception, KeyboardInterrupt) as error:
+        found = _explain(error)
+        if found is None:
+            _say("this is a defect of the program, not of your input; please report it with the traceback below")
             raise
-        where = f" while writing {error.filename}" if getattr(error, "filename", None) else ""
-        message = f"failed: {os.strerror(number)}{where}; files already finished are untouched. Free space or choose another --output_dir, then run the same command again"
-        status = EXIT_FAILED
-    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        message, status = found
+    _say(message)
     sys.exit(status)
 
 
-def _errno(error: Exception) -> int | None:
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """The line for the user and the exit status; None for a defect."""
+    if isinstance(error, InputError):
+        return f"error: {error}", EXIT_BAD_INPUT
+    if isinstance(error, Interrupted):
+        return f"stopped: {error}", EXIT_INTERRUPTED
+    if isinstance(error, RunFailed):
+        return f"failed: {error}", EXIT_FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return (
+            "stopped by Ctrl-C; finished files and checkpoints are kept. Run the same command again to continue",
+            EXIT_CTRL_C,
+        )
+    if isinstance(error, MemoryError):
+        return "failed: out of memory; use a smaller model, fewer examples or a larger machine", EXIT_FAILED
+    number = _errno(error)
+    if number in _DISK_ERRORS or (number is None and "requested and" in str(error) and "written" in str(error)):
+        # numpy reports a short write on a full disk as "N requested and M written", without a number.
+        why = os.strerror(number or errno.ENOSPC)
+        where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        way_out = "Free space or choose another --output_dir, then run the same command again"
+        return f"failed: {why}{where}; files already finished are untouched. {way_out}", EXIT_FAILED
+    if number is not None:
+        where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+        return f"error: {where}{os.strerror(number)}; check this path", EXIT_BAD_INPUT
+    return None
+
+
+def _errno(error: BaseException) -> int | None:
     """The system's error number. safetensors and tokenizers, written in Rust, have it in their text only."""
     if isinstance(error, OSError):
         return error.errno
@@ -72,10 +92,18 @@ def _errno(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-class StopSignal:
-    """SIGTERM and Ctrl-C asked for, answered at the next safe place: `stop.requested` becomes the signal's name.
+def _say(message: str) -> None:
+    """One line on stderr, where there still is one; names that are not UTF-8 are shown escaped."""
+    line = f"{Path(sys.argv[0]).name}: {' '.join(message.split())}"
+    line = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ..."
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed
+        print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
-    A second Ctrl-C interrupts at once.
+
+class StopSignal:
+    """Notes SIGTERM and Ctrl-C while a block runs, so that the program can stop at the next safe place.
+
+    `requested` is the name of the signal, None before one arrives. A second Ctrl-C interrupts at once.
     """
 
     def __init__(self):

@@ -2,13 +2,60 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import InputError
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
+    """Keep other processes out of an output folder while the block runs. Creates the folder; removes it if it stays empty.
+
+    The lock is `.lock` in the folder, held with flock: the system frees it when the process ends, however it ends.
+    Raises InputError where another process holds it.
+    """
+    folder = Path(folder)
+    if not enabled:
+        yield
+        return
+    if str(folder) in ("", ".") or (folder.exists() and not folder.is_dir()):
+        what = "the current folder" if str(folder) in ("", ".") else "a file, not a folder"
+        raise InputError(f"--output_dir {str(folder)!r} is {what}; name a folder for the results")
+    created = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked_file(folder) as path:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if created:
+                with contextlib.suppress(OSError):  # it holds results
+                    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked_file(folder: Path) -> Iterator[Path]:
+    path = folder / LOCK_FILE
+    while True:
+        with open(path, "a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"--output_dir {folder} is in use by another process; wait until it ends, or give another folder"
+                ) from None
+            # The process that held the lock may have removed the file between our opening and locking it.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                yield path
+                return
 
 
 @contextlib.contextmanager
@@ -32,15 +79,17 @@ def write_text(path, text: str) -> None:
 
 
 def reserve_space(path) -> None:
-    """Have the disk set the whole of a sparse file aside. Writing into a mapped file on a full disk is no error but a
-    signal that ends the process without a word; here it is an OSError."""
+    """Have the disk set aside the whole of a sparse file. Raises OSError where it is full.
+
+    Without this, writing into a mapped file on a full disk ends the process by a signal, without a message.
+    """
     if hasattr(os, "posix_fallocate"):  # Linux
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def write_json(path, value) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=to_json) + "\n")
 
 
 def read_json(path, kind: type = dict):
@@ -49,7 +98,10 @@ def read_json(path, kind: type = dict):
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also text that is not UTF-8, and numbers of 5,000 digits
         raise InputError(
             f"{path}: not readable as JSON ({error}); it was cut short or is another kind of file"
         ) from None
@@ -84,7 +136,8 @@ def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     # zipfile answers damaged flags with RuntimeError, as if the file were encrypted or of a newer zip version.
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    # A damaged header may claim more numbers than there is memory.
+    except (ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: not a readable .npz file ({error}); it was cut short or is another kind of file"
         ) from None
@@ -104,7 +157,7 @@ def cache_home() -> Path:
     return Path(os.environ.get("TIS_CACHE") or Path.home() / ".cache" / "transformers-importance-sampling")
 
 
-def _plain(value):
+def to_json(value):
     """JSON for numpy scalars and arrays, paths and dataclasses."""
     if hasattr(value, "tolist"):
         return value.tolist()

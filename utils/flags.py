@@ -11,7 +11,14 @@ import inspect
 from dataclasses import dataclass
 from typing import ClassVar
 
-from utils.command_line import data_fraction, non_negative_float, non_negative_int, positive_float, positive_int
+from utils.command_line import (
+    data_fraction,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    seed_number,
+)
 from utils.errors import InputError
 
 SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt".split()
@@ -155,8 +162,8 @@ class TrainingSettings(DeviceSettings):
         0, "keep the embeddings and the lowest N layers as they are", type=non_negative_int, metavar="N"
     )
     torch_compile: bool = flag(False, "compile the model (pays on GPUs and in long runs)")
-    seed: int = flag(42, "initial weights, dropout and batch order", type=non_negative_int)
-    selection_seed: int | None = flag(None, "which examples are drawn (default: --seed)", type=non_negative_int)
+    seed: int = flag(42, "initial weights, dropout and batch order", type=seed_number)
+    selection_seed: int | None = flag(None, "which examples are drawn (default: --seed)", type=seed_number)
     logging_steps: int = flag(50, "steps between lines of log.jsonl", type=positive_int)
     save_steps: int = flag(
         500, "steps between checkpoints (one is written at the end of each epoch as well)", type=positive_int

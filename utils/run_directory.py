@@ -9,14 +9,10 @@ import time
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import _plain, read_json, write_json
+from utils.files import read_json, to_json, write_json
 
 RESULTS_FILE = "results.json"  # written last: it exists means the run is finished
-
-
 RUN_FILE = "run.json"  # written first
-
-
 CARD_FILE = "selection.json"  # what is in the chosen examples
 
 
@@ -41,8 +37,6 @@ class RunDirectory:
         self.overwrite = overwrite
         self.main_process = main_process
         self.started = time.time()
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--output_dir {path} is a file, not a folder")
         if (self.path / RESULTS_FILE).exists() and not overwrite:
             raise InputError(
                 f"--output_dir {path} holds a finished run ({RESULTS_FILE} exists); give another folder, or "
@@ -59,7 +53,7 @@ class RunDirectory:
                 f"--output_dir {self.path} holds an unfinished run of {before.get('script')}; give another folder, or "
                 "--overwrite_output_dir to replace it"
             )
-        old, new = before.get("arguments", {}), json.loads(json.dumps(self.arguments, default=_plain))
+        old, new = before.get("arguments", {}), json.loads(json.dumps(self.arguments, default=to_json))
         changed = [
             f"--{name} was {old.get(name)!r}, now {new.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
@@ -74,7 +68,7 @@ class RunDirectory:
     def begin(self, **facts) -> None:
         """Create the folder and write `run.json` with `facts` (what data, what selection); a continued run must have
         the same ones. With `overwrite`, remove what an earlier run of ours left there."""
-        facts = json.loads(json.dumps(facts, default=_plain))
+        facts = json.loads(json.dumps(facts, default=to_json))
         if self.resuming:
             before = read_json(self.path / RUN_FILE)
             for name, value in facts.items():

@@ -17,7 +17,7 @@ from utils.data.examples import Examples, load_split
 from utils.data.tasks import Task, get_task
 from utils.data.tokens import Encoded
 from utils.errors import InputError
-from utils.files import scratch_directory, write_json
+from utils.files import folder_lock, scratch_directory, write_json
 from utils.flags import RunSettings
 from utils.models import distributed
 from utils.models.class_names import detect_order, unresolved_message
@@ -92,7 +92,8 @@ def run(settings: RunSettings, *, script: str, arguments: dict, choice: Choice |
             if processes.main:
                 print(f"dry run: everything works; nothing was written to {settings.output_dir}")
             return results
-        return _run(settings, Path(settings.output_dir), script, arguments, choice, processes)
+        with folder_lock(settings.output_dir, enabled=processes.main):
+            return _run(settings, Path(settings.output_dir), script, arguments, choice, processes)
     finally:
         distributed.stop()
 
