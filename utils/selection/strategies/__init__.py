@@ -1,7 +1,9 @@
 """Selection strategies: one decorated function each, all run by `select`.
 
-`registry` holds the decorator, the checks and the budget. `inputs` holds what a strategy may look at. Every other module
-holds strategies, by what they look at. Importing this package registers them all; it needs numpy and no torch.
+`registry` holds the decorator, `needs` one record for each input that a strategy may need, `inputs` what a strategy may
+look at, `selecting` the checks, the budget and the call, `ordering` what strategies share that divide a budget. Every
+other module holds strategies, grouped by what they look at. Importing this package registers them all; it needs numpy and
+no torch.
 """
 
 # The order of --list.
@@ -14,17 +16,7 @@ from utils.selection.strategies import (
     importance_sampling,
 )
 from utils.selection.strategies.inputs import Inputs, load_inputs
-from utils.selection.strategies.registry import NEEDS, STRATEGIES, Picks, Pool, Strategy, get_strategy, quotas, select
-
-__all__ = [
-    "NEEDS",
-    "STRATEGIES",
-    "Inputs",
-    "Picks",
-    "Pool",
-    "Strategy",
-    "get_strategy",
-    "load_inputs",
-    "quotas",
-    "select",
-]
+from utils.selection.strategies.needs import NEEDS, Need
+from utils.selection.strategies.ordering import interleave, quotas, ranks_within
+from utils.selection.strategies.registry import STRATEGIES, Picks, Pool, Strategy, get_strategy, load_plugin, strategy
+from utils.selection.strategies.selecting import select

@@ -4,7 +4,8 @@ import numpy as np
 
 from utils.selection.embeddings import row_blocks
 from utils.selection.strategies.inputs import Inputs
-from utils.selection.strategies.registry import Picks, Pool, interleave, ranks_within, strategy
+from utils.selection.strategies.ordering import interleave, ranks_within
+from utils.selection.strategies.registry import Picks, Pool, strategy
 
 BHARGAVA = "Bhargava et al. 2021, arXiv 2110.01518"
 SORSCHER = "Sorscher et al. 2022, arXiv 2206.14486"

@@ -13,7 +13,8 @@ from utils.errors import InputError
 from utils.selection.embeddings import row_blocks
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.model_scores import difficulty
-from utils.selection.strategies.registry import Cost, Picks, Pool, interleave, strategy
+from utils.selection.strategies.ordering import interleave
+from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
 
 BLOCK_ROWS = 4096  # a block's similarities are 67 MB of float32
 EXACT_VALUES = 2_000_000  # n x d up to which k-center takes the exact farthest example every time
@@ -119,7 +120,10 @@ def _block_cost(n: int, d: int, k: int, m: int) -> Cost:
 
 @strategy("herding", needs=("embeddings",), source="Welling 2009, ICML", cost=_block_cost)
 def herding(inputs: Inputs, pool: Pool, *, block_rows: int = BLOCK_ROWS) -> Picks:
-    """greedily the example that brings the mean of the chosen closest to the mean of all."""
+    """greedily the example that brings the mean of the chosen closest to the mean of all.
+
+    block_rows: examples that are compared with each other at once
+    """
     embeddings = inputs.embeddings
     # Random blocks, not clusters: each must be able to reach the mean of all.
     blocks = _blocks(pool, block_rows)
@@ -215,7 +219,10 @@ def _dedup_cost(n: int, d: int, k: int, m: int) -> Cost:
     cost=_dedup_cost,
 )
 def semdedup(inputs: Inputs, pool: Pool, *, eps: float = 0.05) -> Picks:
-    """drop near duplicates of one label in one cluster (cosine above 1 - eps); the kept at random, then the dropped."""
+    """drop near duplicates of one label in one cluster (cosine above 1 - eps); the kept at random, then the dropped.
+
+    eps: examples of a cosine above 1 - eps are duplicates
+    """
     if not 0 <= eps < 1:
         raise InputError(f"--eps {eps:g} is outside [0, 1): examples of cosine similarity above 1 - eps are duplicates")
     mean = mean_of(inputs.embeddings, pool.rows)
@@ -260,7 +267,11 @@ def _d2_cost(n: int, d: int, k: int, m: int) -> Cost:
     "d2", needs=("difficulty", "embeddings", "clusters"), source="Maharana et al. 2023, arXiv 2310.07931", cost=_d2_cost
 )  # fmt: skip
 def d2(inputs: Inputs, pool: Pool, *, neighbors: int = 10, gamma: float = 1.0, score: str = "el2n") -> Picks:
-    """difficulty spread over a nearest-neighbour graph, then picks that dampen their neighbours."""
+    """difficulty spread over a nearest-neighbour graph, then picks that dampen their neighbours.
+
+    neighbors: neighbours of each example in the graph
+    gamma: a neighbour's message is exp(-gamma x squared distance)
+    """
     if neighbors < 1:
         raise InputError(f"--neighbors {neighbors}: an example needs at least one neighbour")
     rows, parts = [], []

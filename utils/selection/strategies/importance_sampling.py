@@ -22,7 +22,10 @@ def lightweight(inputs: Inputs, pool: Pool) -> Picks:
 
 @strategy("importance", needs=("score",), weighted=True, source="Hansen & Hurwitz 1943")
 def importance(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None) -> Picks:
-    """draws with replacement in proportion to a score, mixed with uniform; unbiased weights."""
+    """draws with replacement in proportion to a score, mixed with uniform; unbiased weights.
+
+    mix: uniform share of the probabilities; it keeps every weight below 1 / mix
+    """
     return _with_replacement(inputs, pool, sampling_scores(inputs, pool.rows, score), mix=mix)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from utils.data.logits import error_norm, grad_norm, softmax
 from utils.errors import InputError
 from utils.selection.strategies.inputs import Inputs
-from utils.selection.strategies.registry import Picks, Pool, interleave, ranks_within, strategy
+from utils.selection.strategies.ordering import interleave, ranks_within
+from utils.selection.strategies.registry import Picks, Pool, strategy
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,10 @@ def easy(inputs: Inputs, pool: Pool) -> Picks:
 
 @strategy("hard", needs=("dynamics",), source=f"{SWAYAMDIPTA}: holds most of the label noise")
 def hard(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
-    """lowest mean gold probability first."""
+    """lowest mean gold probability first.
+
+    drop_hardest: share at the very top that goes last; 0.05 means 5 %
+    """
     return _ranked(pool, -inputs.dynamics.confidence(), drop_hardest=drop_hardest)
 
 
@@ -133,7 +137,12 @@ def least_confidence(inputs: Inputs, pool: Pool) -> Picks:
 # ------------------------------------------------------------------------------------------------- coverage of the range
 @strategy("ccs", needs=("difficulty",), source="Zheng et al. 2023, arXiv 2210.15809")
 def ccs(inputs: Inputs, pool: Pool, *, ccs_beta: float = 0.1, score: str = "el2n") -> Picks:
-    """drop the hardest share, cut the range of difficulty into equal bins and fill all bins equally."""
+    """drop the hardest share, cut the range of difficulty into equal bins and fill all bins equally.
+
+    ccs_beta: share of the hardest that is dropped; 0.1 means 10 %
+    score: measure of difficulty: el2n, loss, aum, confidence, variability or forgetting; for importance and poisson
+        also embedding (distance to the mean)
+    """
     scores = difficulty(inputs, score)
     hardest_first = pool.by_score(scores)
     kept, dropped = _without_hardest(hardest_first, ccs_beta)
@@ -145,7 +154,10 @@ def ccs(inputs: Inputs, pool: Pool, *, ccs_beta: float = 0.1, score: str = "el2n
 def cluster_ccs(
     inputs: Inputs, pool: Pool, *, ccs_beta: float = 0.1, score: str = "el2n", size_power: float = 0.5
 ) -> Picks:
-    """CCS inside each cluster; a cluster's share is size^a x mean difficulty^(1 - a)."""
+    """CCS inside each cluster; a cluster's share is size^a x mean difficulty^(1 - a).
+
+    size_power: a in a cluster's share, size^a x mean score^(1-a)
+    """
     if not 0 <= size_power <= 1:
         raise InputError(f"--size_power {size_power:g} is outside [0, 1]")
     scores = difficulty(inputs, score)

@@ -4,7 +4,8 @@ import numpy as np
 
 from utils.selection.selection import random_ranking
 from utils.selection.strategies.inputs import Inputs
-from utils.selection.strategies.registry import Picks, Pool, quotas, ranks_within, strategy
+from utils.selection.strategies.ordering import quotas, ranks_within
+from utils.selection.strategies.registry import Picks, Pool, strategy
 
 
 @strategy("random", source="the baseline to beat")

@@ -1,0 +1,143 @@
+"""`select`: run a strategy. Inputs checked, budget exact, classes balanced, the result a Selection."""
+
+import logging
+import zlib
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.selection.selection import Selection
+from utils.selection.strategies.inputs import Inputs
+from utils.selection.strategies.needs import NEEDS
+from utils.selection.strategies.ordering import quotas
+from utils.selection.strategies.registry import Pool, Strategy, get_strategy
+
+logger = logging.getLogger(__name__)
+
+BLAS_FLOPS = 4e10  # float32 operations a second in matrix products, on two ordinary cores: for predictions of time
+SECONDS_WORTH_SAYING = 10.0
+
+
+def select(
+    name: str,
+    inputs: Inputs,
+    m: int | None,
+    seed: int,
+    *,
+    class_balanced: bool = False,
+    start_from: Selection | None = None,
+    **params,
+) -> Selection:
+    """Choose m of the examples by the named strategy.
+
+    m: exact size, or None where the method has a size of its own (forgettable, centroids, semdedup, bias_reweight);
+    class_balanced: the budget is split over gold labels in proportion (largest remainder) and each label chosen from
+    alone; start_from: these rows come first and count towards m, and k-center, facility location and herding choose
+    around them; params: the strategy's own, None for its default. Deterministic in (inputs, seed). Raises InputError
+    for a missing input, an unknown parameter, an impossible budget.
+    """
+    chosen = get_strategy(name)
+    for need in chosen.needs:
+        if not NEEDS[need].present(inputs):
+            raise InputError(f"--strategy {name} needs {NEEDS[need].way_out}")
+    params = {key: value for key, value in params.items() if value is not None}
+    if unknown := params.keys() - chosen.parameters.keys():
+        raise InputError(f"--strategy {name} does not read {', '.join(f'--{key}' for key in sorted(unknown))}")
+    start = _start_rows(chosen, inputs, start_from)
+    free = np.setdiff1d(np.arange(inputs.n), start, assume_unique=True)
+    if m is not None and not len(start) <= m <= inputs.n:
+        raise InputError(f"a budget of {m} of {inputs.n} examples, {len(start)} of them given by --start_from")
+    left = None if m is None else m - len(start)
+
+    pools = [free]
+    if class_balanced:
+        pools = _by_class(inputs, free)
+    sizes = [None] if left is None else quotas([len(rows) for rows in pools], left)
+    if left is None and class_balanced:
+        raise InputError("--class_balanced needs a budget: give --data_pct or --num_examples")
+    if class_balanced and chosen.weighted and min(sizes) == 0:
+        raise InputError(
+            f"a budget of {m} leaves a label without examples: its weights cannot be right with --class_balanced"
+        )
+    _announce(chosen, inputs, left)
+    picks = []
+    for part, (rows, size) in enumerate(zip(pools, sizes, strict=True)):
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), part])
+        pool = Pool(rows, len(rows) if size is None else int(size), seed, rng, start)
+        if pool.m == 0:
+            continue
+        found = chosen.function(inputs, pool, **params)
+        if size is None and not found.natural:
+            raise InputError(f"--strategy {name} has no size of its own here: give --data_pct or --num_examples")
+        picks.append((found, found.natural if size is None else pool.m, len(rows)))
+    return _assemble(name, inputs, start, picks, seed, class_balanced, params)
+
+
+def _start_rows(chosen: Strategy, inputs: Inputs, start_from: Selection | None) -> np.ndarray:
+    if start_from is None:
+        return np.zeros(0, dtype=np.int64)
+    if chosen.weighted:
+        raise InputError(f"--strategy {chosen.name} weights what it draws; it cannot be combined with --start_from")
+    if start_from.n_total != inputs.n or start_from.fingerprint != inputs.fingerprint:
+        raise InputError("--start_from was made for other data; select again from this --data_dir")
+    return start_from.indices[np.sort(np.unique(start_from.indices, return_index=True)[1])]
+
+
+def _by_class(inputs: Inputs, rows) -> list[np.ndarray]:
+    if inputs.classes is None:
+        raise InputError("--class_balanced needs gold labels of classes")
+    return [rows[inputs.classes[rows] == label] for label in np.unique(inputs.classes[rows])]
+
+
+def _announce(chosen: Strategy, inputs: Inputs, m: int | None) -> None:
+    if chosen.cost is None:
+        return
+    k = 1 if inputs.clusters is None else inputs.clusters.k
+    cost = chosen.cost(inputs.n, inputs.embeddings.shape[1], k, inputs.n if m is None else m)
+    seconds = cost.flops / BLAS_FLOPS
+    if seconds >= SECONDS_WORTH_SAYING:
+        logger.info(
+            "%s (%s): about %.1f GB beside the embeddings and %.1f minutes on two cores",
+            chosen.name, cost.variant, cost.bytes / 1e9, seconds / 60,
+        )  # fmt: skip
+
+
+def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selection:
+    rows = [start] + [found.rows[:size] for found, size, _ in picks]
+    weights = [np.ones(len(start))]
+    total = sum(size for _, size, _ in picks)
+    population = sum(count for _, _, count in picks)
+    for found, size, count in picks:
+        own = np.ones(size) if found.weights is None else np.asarray(found.weights[:size], dtype=np.float64)
+        # Within a label the mean is over its own examples: give the label its true share in the whole.
+        correction = (count / population) / (size / total) if found.weights is not None else 1.0
+        weights.append(own * correction)
+    notes, scores = {}, None
+    for found, _, _ in picks:
+        for key, value in found.notes.items():
+            notes[key] = notes.get(key, 0) + value if isinstance(value, int) else value
+        if found.scores is not None:
+            # Each call fills in its own rows at least; scores of the full split are equal in all calls.
+            scores = found.scores if scores is None else np.where(np.isnan(scores), found.scores, scores)
+    chosen = get_strategy(name)
+    defaults = {parameter.name: parameter.default for parameter in chosen.parameters.values()}
+    provenance = {
+        "method": name,
+        "version": chosen.version,
+        "m": total + len(start),
+        "selection_seed": seed,
+        "class_balanced": class_balanced,
+        "parameters": {**defaults, **params},
+        "started_from": len(start),
+        **notes,
+        **inputs.facts,
+    }
+    return Selection(
+        np.concatenate(rows),
+        np.concatenate(weights),
+        inputs.n,
+        inputs.fingerprint,
+        ordered=len(picks) == 1 and not len(start) and picks[0][0].ordered,
+        scores=scores,
+        provenance=provenance,
+    )
