@@ -12,20 +12,21 @@ kept in <output_dir>/selector/. --online schemes: grad_norm (Katharopoulos & Fle
 rho (Mindermann et al. 2022), rs2 (Okanovic et al. 2023).
 """
 
+import dataclasses
 import os
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import InputError, run_script
-from utils.flags import add_data_args, add_model_args, add_training_args
-from utils.selection.choosing import add_strategy_args, choose
-from utils.selection.ingredients import Selector, add_selector_args
+from utils.flags import RunSettings, add_flags, add_run_flags, settings_from
+from utils.selection.choosing import InputFiles, add_choice_flags, choice_request, choose
+from utils.selection.ingredients import InputMaker, MakerSettings
 
 ONLINE = ("grad_norm", "infobatch", "rho", "rs2")
 
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_strategy_args(parser)
+    add_choice_flags(parser, argv)
     group = parser.add_argument_group("online importance sampling")
     group.add_argument(
         "--online", choices=ONLINE, help="choose anew while training, instead of --strategy; rs2 reads --data_pct"
@@ -35,11 +36,19 @@ def main(argv=None) -> None:
         metavar="FILE",
         help="rho: an .npz with irreducible_loss (n,) (default: cross-fitted from two proxy runs)",
     )
-    add_selector_args(parser)
-    add_model_args(parser)
-    add_data_args(parser, default_task="MNLI")
-    add_training_args(parser)
+    add_flags(parser, MakerSettings)
+    add_run_flags(parser, default_task="MNLI")
     args = parse_args(parser, argv)
+    check(parser, args)
+
+    from utils.command_line import setup_logging
+
+    setup_logging(main_process=_first_process())
+    (train_online if args.online else train_on_choice)(args)
+
+
+def check(parser, args) -> None:
+    """Refuse flags that do not go together."""
     if (args.strategy is None) == (args.online is None):
         parser.error("give exactly one of --strategy and --online")
     if not args.do_train:
@@ -53,59 +62,47 @@ def main(argv=None) -> None:
     if args.dry_run:
         parser.error("--dry_run: not for this script, whose proxy run is a run of its own; try run_glue.py --dry_run")
 
-    from utils.command_line import setup_logging
+
+def train_on_choice(args) -> None:
+    """Make what is missing, choose once, train. The subset card goes beside selection.npz."""
+    from utils.selection.card import format_card, subset_card
+    from utils.selection.strategies import NEEDS, get_strategy
     from utils.training import finetune
 
-    setup_logging(main_process=_first_process())
-    seed = args.seed if args.selection_seed is None else args.selection_seed
-    run = train_online if args.online else train_on_choice
-    run(args, Selector(args, seed), seed, finetune)
-
-
-def train_on_choice(args, selector, seed, finetune) -> None:
-    """Make what is missing, choose once, train; the subset card goes beside selection.npz."""
-    from pathlib import Path
-
-    from utils.files import write_json
-    from utils.run_directory import CARD_FILE
-    from utils.selection.card import format_card, subset_card
-    from utils.selection.strategies import get_strategy
-
-    given = vars(args).copy()  # what the user said, before paths are filled in: the run's identity
+    settings, request = settings_from(RunSettings, args), choice_request(args)
+    needs = [NEEDS[name] for name in get_strategy(args.strategy).needs]
 
     def pick(examples):
-        selector.fill_in(get_strategy(args.strategy).needs)
-        selection = choose(args, examples, seed)
+        maker = _maker(args, settings, examples, request.files.items())
+        files = InputFiles(**maker.fill_in(needs, request.parameters))
+        return choose(dataclasses.replace(request, files=files), examples, settings.drawing_seed)
+
+    def describe(selection, examples):
         card = subset_card(selection, examples)
-        if _first_process():
-            write_json(Path(args.output_dir) / CARD_FILE, {**card, "provenance": selection.provenance})
-            print(format_card(card))
-        return selection
+        print(format_card(card))
+        return card
 
-    finetune.run(args, script="importance_sampling_mnli.py", choose=pick, arguments_given=given)
+    choice = finetune.Choice(pick, describe)
+    finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
 
 
-def train_online(args, selector, seed, finetune) -> None:
-    """Train with batches that the scheme draws; its plan and savings go into results.json."""
+def train_online(args) -> None:
+    """Train with batches that the scheme draws. Its plan and its savings go into results.json."""
     from utils.data.examples import load_split
     from utils.data.tasks import get_task
-    from utils.files import read_npz
     from utils.selection.selection import budget
+    from utils.training import finetune
     from utils.training.online import make_batches
 
+    settings = settings_from(RunSettings, args)
     examples = load_split(get_task(args.task_name), "train", data_dir=args.data_dir, cache_dir=args.cache_dir)
     options = {}
     if args.online == "rs2":
         options["subset_size"] = budget(len(examples), data_pct=args.data_pct)
     if args.online == "rho":
-        path = args.irreducible_loss or selector.irreducible_loss(examples)
-        loss = read_npz(path, required=("irreducible_loss",))["irreducible_loss"]
-        if loss.shape != (len(examples),):
-            raise InputError(f"{path}: irreducible losses of {loss.shape} rows, but the data has {len(examples)}")
-        options["irreducible_loss"] = loss
-    results = finetune.run(
-        args, script="importance_sampling_mnli.py", make_batches=make_batches(args.online, **options)
-    )
+        options["irreducible_loss"] = irreducible_loss(args, settings, examples)
+    choice = finetune.Choice(make_batches=make_batches(args.online, **options))
+    results = finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
     if not _first_process():
         return
     t, epochs = results["train"], results["train"]["epochs"]
@@ -113,6 +110,24 @@ def train_online(args, selector, seed, finetune) -> None:
     print(
         f"{args.online}: {t['examples']} examples through the backward pass where {epochs:g} full epochs take {full:.0f} "
         f"({100 * (1 - t['examples'] / full):.1f} % saved), {t['probed']} more forward passes for choosing"
+    )
+
+
+def irreducible_loss(args, settings, examples):
+    """The file that the user gave, or the one made here. Raises InputError for another number of rows."""
+    from utils.files import read_npz
+
+    path = args.irreducible_loss or _maker(args, settings, examples).irreducible_loss(examples)
+    loss = read_npz(path, required=("irreducible_loss",))["irreducible_loss"]
+    if loss.shape != (len(examples),):
+        raise InputError(f"{path}: irreducible losses of {loss.shape} rows, but the data has {len(examples)}")
+    return loss
+
+
+def _maker(args, settings, examples, given=None) -> InputMaker:
+    making = settings_from(MakerSettings, args)
+    return InputMaker(
+        settings, making, seed=settings.drawing_seed, fingerprint=examples.fingerprint, given=given
     )
 
 

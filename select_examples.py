@@ -11,21 +11,21 @@ selection.npz and selection.json, the subset card, into --output_dir. --list nam
 on the data, the inputs and --selection_seed alone.
 """
 
-from utils.command_line import ArgumentParser, non_negative_int, parse_args
+from utils.command_line import ArgumentParser, parse_args, seed_number
 from utils.errors import InputError, run_script
-from utils.selection.choosing import add_strategy_args, choose
+from utils.selection.choosing import add_choice_flags, choice_request, choose
 
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_strategy_args(parser)
+    add_choice_flags(parser, argv)
     group = parser.add_argument_group("data and output")
     group.add_argument("--list", action="store_true", help="print every strategy with its source, and stop")
     group.add_argument("--task_name", default="MNLI", help="a GLUE task in any letter case")
     group.add_argument("--data_dir", help="folder with the task's TSV files (default: nyu-mll/glue from the hub)")
     group.add_argument("--cache_dir", help="where hub files are cached")
     group.add_argument("--split", default="train", help="which split to choose from")
-    group.add_argument("--selection_seed", type=non_negative_int, default=0, help="random choices and ties")
+    group.add_argument("--selection_seed", type=seed_number, default=0, help="random choices and ties")
     group.add_argument("--output_dir", help="where selection.npz and selection.json go")
     args = parse_args(parser, argv)
     if args.list:
@@ -47,7 +47,7 @@ def main(argv=None) -> None:
 
     setup_logging()
     examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
-    selection = choose(args, examples, args.selection_seed)
+    selection = choose(choice_request(args), examples, args.selection_seed)
     card = subset_card(selection, examples)
     selection.save(Path(args.output_dir) / "selection.npz")
     write_json(Path(args.output_dir) / CARD_FILE, {**card, "provenance": selection.provenance})
@@ -58,7 +58,7 @@ def _print_list() -> None:
     from utils.selection.strategies import NEEDS, STRATEGIES
 
     for strategy in STRATEGIES.values():
-        needs = "; ".join(NEEDS[need][1].partition(":")[0] for need in strategy.needs)
+        needs = "; ".join(NEEDS[need].short for need in strategy.needs)
         needs = f" Needs {needs}." if needs else ""
         print(f"{strategy.name:<18}{strategy.description} [{strategy.source}]{needs}")
 

@@ -53,6 +53,19 @@ def settings_from(settings: type, args: argparse.Namespace):
     return settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(settings)})
 
 
+def words_of(settings, *parts: type, leave_out: tuple[str, ...] = ()) -> list[str]:
+    """The command-line words that give another script the same settings: of the fields that the settings classes `parts`
+    declare themselves, those that differ from their defaults."""
+    words = []
+    for part in parts:
+        for field in dataclasses.fields(part):
+            value = getattr(settings, field.name)
+            own = field.name in inspect.get_annotations(part) and field.name not in leave_out
+            if own and value is not None and value != field.default:
+                words += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
+    return words
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """Which checkpoint, which tokenizer, and what its outputs mean."""

@@ -17,6 +17,14 @@ def error_norm(z, gold) -> np.ndarray:
     return np.linalg.norm(p, axis=-1)
 
 
+def cross_entropy(z, gold) -> np.ndarray:
+    """Per-example loss. z: (..., C), gold: (...) class numbers; of one output, gold is a score and the loss is squared."""
+    z = np.asarray(z, dtype=np.float64)
+    if z.shape[-1] == 1:
+        return (z[..., 0] - gold) ** 2
+    return _log_sum_exp(z) - _pick(z, gold)
+
+
 def grad_norm(z, gold, features) -> np.ndarray:
     """GraNd of the classifier layer, exactly: norm of the loss gradient by its weight and bias.
 

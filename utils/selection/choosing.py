@@ -1,71 +1,119 @@
 """The flags that say how training examples are chosen, and the one recipe behind them: read the inputs, check them,
 choose. `select_examples.py` saves the result, `importance_sampling_mnli.py` trains on it.
-
-Standard library only until `choose` is called, so that `--help` answers at once.
 """
 
 import argparse
+import dataclasses
 import sys
+from dataclasses import dataclass
+from typing import ClassVar
 
 from utils.command_line import data_fraction, positive_int
+from utils.flags import add_flags, flag, settings_from
 from utils.run_directory import code_version
+from utils.selection.strategies import get_strategy, load_plugin
+from utils.selection.strategies.registry import Parameter, all_parameters
 
-# Each is read by the strategies named in its help; given to another strategy it is an error.
-PARAMETERS = ("drop_hardest", "ccs_beta", "score", "size_power", "mix", "eps", "neighbors", "gamma")
+
+@dataclass(frozen=True)
+class ChoiceSettings:
+    """Which strategy, and how many examples."""
+
+    title: ClassVar[str] = "strategy"
+    strategy: str | None = flag(None, "how to choose; select_examples.py --list names them all", metavar="NAME")
+    data_pct: float | None = flag(None, "share to choose; 0.1 means 10 %%", type=data_fraction, metavar="FRACTION")
+    num_examples: int | None = flag(None, "number to choose, instead of --data_pct", type=positive_int, metavar="M")
+    class_balanced: bool = flag(False, "give every gold label its share of the budget")
+    start_from: str | None = flag(None, "a selection.npz whose rows come first and count", metavar="SELECTION")
 
 
-def add_strategy_args(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("strategy")
-    group.add_argument("--strategy", metavar="NAME", help="how to choose; select_examples.py --list names them all")
-    group.add_argument("--data_pct", type=data_fraction, metavar="FRACTION", help="share to choose; 0.1 means 10 %%")
-    group.add_argument("--num_examples", type=positive_int, metavar="M", help="number to choose, instead of --data_pct")
-    group.add_argument("--class_balanced", action="store_true", help="give every gold label its share of the budget")
-    group.add_argument("--start_from", metavar="SELECTION", help="a selection.npz whose rows come first and count")
-    group.add_argument("--embedding_path", metavar="FILE", help="cls_embeddings_*.npy, or the folder that holds it")
-    group.add_argument("--cluster_path", metavar="FILE", help="clusters.npz")
-    group.add_argument("--dynamics_path", metavar="FILE", help="dynamics.npz")
-    group.add_argument("--logits_path", metavar="FILE", help="logits_*.npy")
+@dataclass(frozen=True)
+class InputFiles:
+    """The files that strategies read. Each is made by another script of this project."""
 
+    title: ClassVar[str] = "inputs of strategies"
+    embedding_path: str | None = flag(None, "cls_embeddings_*.npy, or the folder that holds it", metavar="FILE")
+    cluster_path: str | None = flag(None, "clusters.npz", metavar="FILE")
+    dynamics_path: list[str] | None = flag(None, "dynamics.npz", metavar="FILE", nargs="+")
+    logits_path: str | None = flag(None, "logits_*.npy", metavar="FILE")
+
+    def items(self) -> dict:
+        """Flag -> path, or None where the flag was not given."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class ChoiceRequest:
+    """Everything that the command line says about a choice. parameters: those of the strategy that were given."""
+
+    settings: ChoiceSettings
+    files: InputFiles
+    parameters: dict[str, object]
+
+
+def add_choice_flags(parser: argparse.ArgumentParser, argv: list[str] | None) -> None:
+    """Add the flags of choosing. A --plugin in `argv` (default: the command line) is loaded first, since its strategies
+    bring flags of their own. Raises InputError for a plugin that cannot be used."""
+    load_plugins(argv)
+    add_flags(parser, ChoiceSettings)
+    add_plugin_flag(parser)
+    add_flags(parser, InputFiles)
     group = parser.add_argument_group("parameters of single strategies (their defaults in brackets)")
-    group.add_argument("--drop_hardest", type=float, help="el2n, grand, aum, hard: put this share at the top last (0)")
-    group.add_argument("--ccs_beta", type=float, help="ccs, cluster_ccs: share of the hardest that is dropped (0.1)")
-    group.add_argument(
-        "--score",
-        help="ccs, cluster_ccs, d2, importance, poisson: el2n, loss, aum, confidence, variability or forgetting (el2n); "
-        "importance, poisson: also embedding",
-    )
-    group.add_argument("--size_power", type=float, help="cluster_ccs: a in size^a x mean score^(1-a) (0.5)")
-    group.add_argument("--mix", type=float, help="importance, poisson: uniform share of the probabilities (0.1)")
-    group.add_argument("--eps", type=float, help="semdedup: duplicates have a cosine above 1 - eps (0.05)")
-    group.add_argument("--neighbors", type=positive_int, help="d2: neighbours of each example (10)")
-    group.add_argument("--gamma", type=float, help="d2: a neighbour's message is exp(-gamma x squared distance) (1)")
+    for parameter, readers in all_parameters().values():
+        group.add_argument(f"--{parameter.name}", **_options(parameter, readers))
 
 
-def choose(args: argparse.Namespace, examples, seed: int):
-    """The Selection that the flags of `add_strategy_args` ask for, from these Examples.
+def add_plugin_flag(parser) -> None:
+    parser.add_argument("--plugin", metavar="FILE.py", help="a Python file whose @strategy functions become strategies")
+
+
+def load_plugins(argv: list[str] | None) -> None:
+    """Load the file that --plugin names."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_plugin_flag(early)
+    found, _ = early.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if found.plugin:
+        load_plugin(found.plugin)
+
+
+def _options(parameter: Parameter, readers: list[str]) -> dict:
+    text = f"{', '.join(readers)}: {parameter.help}".replace("%", "%%")
+    if parameter.kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "default": None, "help": f"{text} ({parameter.default})"}
+    shown = "" if parameter.default is None else f" ({parameter.default})"
+    return {"type": parameter.kind, "default": None, "help": f"{text}{shown}"}
+
+
+def choice_request(args: argparse.Namespace) -> ChoiceRequest:
+    """What the flags of `add_choice_flags` ask for."""
+    given = {name: getattr(args, name) for name in all_parameters()}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    return ChoiceRequest(settings_from(ChoiceSettings, args), settings_from(InputFiles, args), parameters)
+
+
+def choose(request: ChoiceRequest, examples, seed: int):
+    """The Selection that the request asks for, from these Examples.
 
     Raises InputError for anything missing, of other data, or out of range.
     """
     from utils.selection.selection import Selection, budget
-    from utils.selection.strategies import get_strategy, load_inputs, select
+    from utils.selection.strategies import load_inputs, select
 
-    get_strategy(args.strategy)
+    settings = request.settings
+    get_strategy(settings.strategy)
     m = None
-    if args.data_pct is not None or args.num_examples is not None:
-        m = budget(len(examples), data_pct=args.data_pct, num_examples=args.num_examples)
-    start_from = Selection.load(args.start_from) if args.start_from else None
+    if settings.data_pct is not None or settings.num_examples is not None:
+        m = budget(len(examples), data_pct=settings.data_pct, num_examples=settings.num_examples)
+    start_from = Selection.load(settings.start_from) if settings.start_from else None
     if start_from is not None:
-        start_from.check(examples, path=args.start_from)
-    inputs = load_inputs(
-        examples,
-        embedding_path=args.embedding_path,
-        cluster_path=args.cluster_path,
-        dynamics_path=args.dynamics_path,
-        logits_path=args.logits_path,
-        argv=sys.argv[1:],
-        code=code_version(),
-    )
-    parameters = {name: getattr(args, name) for name in PARAMETERS}
+        start_from.check(examples, path=settings.start_from)
+    inputs = load_inputs(examples, **request.files.items(), argv=sys.argv[1:], code=code_version())
     return select(
-        args.strategy, inputs, m, seed, class_balanced=args.class_balanced, start_from=start_from, **parameters
+        settings.strategy,
+        inputs,
+        m,
+        seed,
+        class_balanced=settings.class_balanced,
+        start_from=start_from,
+        **request.parameters,
     )

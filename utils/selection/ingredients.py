@@ -1,203 +1,231 @@
-"""Makes what a strategy needs and nobody gave: a short proxy run's dynamics, embeddings, logits, clusters, irreducible
-losses. Runs the project's own scripts, one after the other, in `<output_dir>/selector/`, where the results stay for
-reuse; a stage whose result is there is not run again. Standard library and numpy only.
+"""Computes the inputs that a strategy needs and the user did not supply: training dynamics, embeddings, logits, clusters,
+irreducible losses.
+
+Each stage is a script of this project, run in a process of its own. Its results stay in `<output_dir>/selector/` and are
+used again by the next run, unless anything that they were made from has changed. No torch is imported here.
 """
 
-import argparse
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from utils.command_line import positive_float, positive_int
-from utils.errors import InputError, Interrupted, RunFailed, StopSignal
+from utils.costs import FORWARD
+from utils.errors import EXIT_BAD_INPUT, InputError, Interrupted, RunFailed, StopSignal
+from utils.files import file_sha256, read_json, write_json
+from utils.flags import DataSettings, DeviceSettings, ModelSettings, RunSettings, TrainingSettings, flag, words_of
 from utils.run_directory import RESULTS_FILE
 
 logger = logging.getLogger(__name__)
 
-FORWARD = 1 / 3  # of a training pass: the backward pass is twice the forward one
 ROOT = Path(__file__).resolve().parents[2]
+FOLDER = "selector"
+# Of the training settings, what the stages decide for themselves.
+_DECIDED = ("seed", "selection_seed", "num_train_epochs", "max_steps", "fp16", "bf16", "use_cpu")
 
 
-def add_selector_args(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("making what the strategy needs, where no file is given")
-    group.add_argument(
-        "--selector_model",
-        metavar="CHECKPOINT",
-        help="fine-tuned checkpoint for embeddings and logits (default: that of a proxy run)",
+@dataclass(frozen=True)
+class MakerSettings:
+    """How inputs are computed that no flag gives."""
+
+    title: ClassVar[str] = "making what the strategy needs, where no file is given"
+    selector_model: str | None = flag(
+        None, "fine-tuned checkpoint for embeddings and logits (default: that of a proxy run)", metavar="CHECKPOINT"
     )
-    group.add_argument(
-        "--proxy_epochs", type=positive_float, default=2.0, help="epochs of the proxy run on all of the data"
-    )
-    group.add_argument(
-        "--proxy_snapshots", type=positive_int, default=2, help="snapshots of the training dynamics per epoch"
-    )
-    group.add_argument("--num_clusters", type=positive_int, default=64, help="clusters, where the strategy needs some")
+    proxy_epochs: float = flag(2.0, "epochs of the proxy run on all of the data", type=positive_float)
+    proxy_snapshots: int = flag(2, "snapshots of the training dynamics per epoch", type=positive_int)
+    num_clusters: int = flag(64, "clusters, where the strategy needs some", type=positive_int)
 
 
-class Selector:
-    """The stages, each returning the file or folder it leaves; all seeded by the selection seed, never the model's.
+class InputMaker:
+    """The stages. Each returns the path of its result; all are seeded by the selection seed, never the model's.
 
-    Without `make` nothing is run: the paths are those that the stages would leave.
+    settings: of the run that will use the inputs; making: the flags above; fingerprint: of the training examples; given:
+    the files that the user named, flag -> path. With `make` False nothing is run: the paths are those that the stages
+    would leave, and `epochs` what they would cost.
     """
 
-    def __init__(self, args: argparse.Namespace, seed: int, *, make: bool = True):
-        self.args, self.seed, self.make = args, seed, make
-        self.folder = Path(args.output_dir) / "selector"
+    def __init__(
+        self,
+        settings: RunSettings,
+        making: MakerSettings,
+        *,
+        seed: int,
+        fingerprint: str,
+        given: Mapping | None = None,
+        make: bool = True,
+    ):
+        self.settings, self.making, self.seed, self.make = settings, making, seed, make
+        self.fingerprint = fingerprint
+        self.given = dict(given or {})
+        self.folder = Path(settings.output_dir) / FOLDER
         self.epochs: dict[Path, float] = {}  # what each stage asked for costs, in training epochs on all of the data
 
-    def fill_in(self, needs: tuple[str, ...]) -> None:
-        """Set the paths that `needs` (keys of strategies.NEEDS) ask for and the flags leave open."""
-        args = self.args
-        wanted = set(needs)
-        if "score" in wanted:
-            wanted |= {"embeddings"} if args.score == "embedding" else set() if args.embedding_path else {"difficulty"}
-        if wanted & {"dynamics", "two snapshots"} or ("difficulty" in wanted and not args.logits_path):
-            args.dynamics_path = args.dynamics_path or str(self.proxy_run() / "dynamics.npz")
-        clusters_to_make = "clusters" in wanted and not args.cluster_path
-        if (wanted & {"embeddings", "pooler"} or clusters_to_make) and not args.embedding_path:
-            pooling = "pooler" if "pooler" in wanted else "cls"
-            args.embedding_path = str(self.features(pooling=pooling))
-        if "logits" in wanted and not args.logits_path:
-            args.logits_path = str(self.features(logits=True))
-        if clusters_to_make:
-            args.cluster_path = str(self.clusters(args.embedding_path))
+    def fill_in(self, needs, parameters: Mapping | None = None) -> dict:
+        """Flag -> path of everything that `needs` (records of strategies.needs) ask for: what the user gave, and what is
+        made here for the rest. parameters: those of the strategy."""
+        parameters = parameters or {}
+        for need in needs:
+            if not need.is_given(self.given, parameters):
+                self.given |= {name: _text(path) for name, path in need.make(self, parameters).items()}
+        return {name: path for name, path in self.given.items() if path}
+
+    # ------------------------------------------------------------------------------------------------------- the stages
+    def dynamics(self) -> Path:
+        """The training dynamics of the proxy run."""
+        return self.proxy_run() / "dynamics.npz"
 
     def proxy_run(self) -> Path:
-        """A run on everything that records its dynamics; its folder is a checkpoint too."""
-        out = self.folder / "proxy_run"
-        snapshots = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", self.args.proxy_snapshots]
-        passes = round(self.args.proxy_epochs * self.args.proxy_snapshots)
-        self._train(out, self.args.proxy_epochs, *snapshots, costs=self.args.proxy_epochs + passes * FORWARD)
-        return out
+        """A run on everything that records its dynamics. Its folder is a checkpoint too."""
+        epochs, snapshots = self.making.proxy_epochs, self.making.proxy_snapshots
+        recording = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", snapshots]
+        return self._train("proxy_run", epochs, *recording, costs=epochs + round(epochs * snapshots) * FORWARD)
 
-    def features(self, *, pooling: str = "cls", logits: bool = False) -> Path:
-        """Embeddings, or logits, of the training split by the selector model."""
-        model = self.args.selector_model or self.proxy_run()
-        out = self.folder / "features"
-        task = self.args.task_name.lower()
-        path = out / f"{'logits' if logits else f'{pooling}_embeddings'}_{task}_train.npy"
-        more = ["--logits"] if logits else []
-        self._run(
-            "get_embeddings.py",
-            "--model_name_or_path",
-            model,
-            *self._data_flags(),
-            "--pooling",
-            pooling,
-            *more,
-            "--output_dir",
-            out,
-            done=path.with_suffix(".json"),
-            costs=FORWARD,
-        )
-        return path
+    def embeddings(self, pooling: str) -> Path:
+        """Embeddings of the training split by the selector model; pooling: as of get_embeddings.py."""
+        return self._features("features", self.making.selector_model or self.proxy_run(), f"{pooling}_embeddings", pooling)
 
-    def clusters(self, embedding_path) -> Path:
+    def logits(self) -> Path:
+        """Logits of the training split by the selector model."""
+        return self._features("features", self.making.selector_model or self.proxy_run(), "logits", "cls")
+
+    def clusters(self) -> Path:
+        """k-means clusters of the embeddings: the user's embeddings, or those made here."""
+        embeddings = self.given.get("embedding_path") or self.embeddings("cls")
         out = self.folder / "clusters"
-        self._run(
-            "cluster_embeddings.py", "--embedding_path", embedding_path, "--task_name", self.args.task_name,
-            *(["--data_dir", self.args.data_dir] if self.args.data_dir else []),
-            "--num_clusters", self.args.num_clusters, "--num_seeds", 1, "--random_state", self.seed, "--output_dir", out,
-            done=out / "clusters.npz", main_only=True,
-        )  # fmt: skip
+        words = [
+            "cluster_embeddings.py", "--embedding_path", embeddings,
+            *words_of(self.settings, DataSettings, leave_out=("max_seq_length", "overwrite_cache")),
+            "--num_clusters", self.making.num_clusters, "--num_seeds", 1, "--random_state", self.seed,
+        ]  # fmt: skip
+        self._run(words, out, done=out / "clusters.npz", reads=[embeddings], main_only=True)
         return out / "clusters.npz"
 
     def irreducible_loss(self, examples) -> Path:
         """Cross-fitted: each half's losses under a model trained on the other half. Mindermann et al. 2022, section 4."""
         import numpy as np
 
+        from utils.data.logits import cross_entropy
         from utils.files import write_npz
         from utils.selection.selection import Selection
 
         path = self.folder / "irreducible_loss.npz"
-        if path.exists():
-            return path
         order = np.random.default_rng([self.seed, 2]).permutation(len(examples))
         halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         loss = np.empty(len(examples), dtype=np.float32)
         for k, half in enumerate(halves):
-            run, features = self.folder / f"half_{k}", self.folder / f"half_{k}_features"
             selection = self.folder / f"half_{k}.npz"
-            chosen = Selection(
-                half, np.ones(len(half)), len(examples), examples.fingerprint, provenance={"method": f"half {k}"}
-            )
-            if not selection.exists():
+            if self.make and not selection.exists():
+                ones = np.ones(len(half))
+                chosen = Selection(half, ones, len(examples), examples.fingerprint, provenance={"method": f"half {k}"})
                 chosen.save(selection)
-            self._train(run, self.args.proxy_epochs, "--selection", selection, costs=self.args.proxy_epochs / 2)
-            logits_path = features / f"logits_{examples.task.name}_train.npy"
-            self._run(
-                "get_embeddings.py",
-                "--model_name_or_path",
-                run,
-                *self._data_flags(),
-                "--logits",
-                "--output_dir",
-                features,
-                done=logits_path.with_suffix(".json"),
-                costs=FORWARD,
-            )
-            logits = np.load(logits_path, allow_pickle=False).astype(np.float64)
-            other = halves[1 - k]
-            z = logits[other]
-            top = z.max(1)
-            loss[other] = (
-                np.log(np.exp(z - top[:, None]).sum(1)) + top - z[np.arange(len(other)), examples.labels[other]]
-            )
-        write_npz(path, irreducible_loss=loss)
+            epochs = self.making.proxy_epochs
+            run = self._train(f"half_{k}", epochs, "--selection", selection, costs=epochs / 2)
+            logits_path = self._features(f"half_{k}_features", run, "logits", "cls")
+            if self.make:
+                other = halves[1 - k]
+                logits = np.load(logits_path, allow_pickle=False)[other]
+                loss[other] = cross_entropy(logits, examples.labels[other])
+        if self.make:
+            write_npz(path, irreducible_loss=loss)
         return path
 
-    # ------------------------------------------------------------------------------------------------------- processes
-    def _data_flags(self) -> list:
-        args = self.args
-        flags = ["--task_name", args.task_name, "--max_seq_length", args.max_seq_length]
-        for name in ("data_dir", "cache_dir", "tokens_per_micro_batch"):
-            if getattr(args, name):
-                flags += [f"--{name}", getattr(args, name)]
-        return flags + [f"--{name}" for name in ("fp16", "bf16", "use_cpu") if getattr(args, name)]
+    # ---------------------------------------------------------------------------------------------------------- commands
+    def _train(self, name: str, epochs: float, *more, costs: float) -> Path:
+        settings, out = self.settings, self.folder / name
+        words = ["run_glue.py", "--do_train", *words_of(settings, ModelSettings, leave_out=("cache_dir",))]
+        words += words_of(settings, TrainingSettings, leave_out=_DECIDED)
+        words += [*self._data_words(), "--num_train_epochs", epochs, "--seed", self.seed, *more]
+        self._run(words, out, done=out / RESULTS_FILE, costs=costs)
+        return out
 
-    def _train(self, out: Path, epochs: float, *more, costs: float) -> None:
-        args = self.args
-        flags = []
-        for name in ("model_name_or_path", "config_name", "tokenizer_name", "model_revision", "label_order"):
-            if getattr(args, name):
-                flags += [f"--{name}", getattr(args, name)]
-        for name in (
-            "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay",
-            "warmup_steps", "warmup_ratio", "lr_scheduler_type", "max_grad_norm", "freeze_layers",
-        ):  # fmt: skip
-            flags += [f"--{name}", getattr(args, name)]
-        self._run(
-            "run_glue.py", *flags, *self._data_flags(), "--do_train", "--num_train_epochs", epochs,
-            "--seed", self.seed, "--output_dir", out, *more, done=out / RESULTS_FILE, costs=costs,
-        )  # fmt: skip
+    def _features(self, name: str, model, kind: str, pooling: str) -> Path:
+        out = self.folder / name
+        path = out / f"{kind}_{self._task}_train.npy"
+        more = ["--logits"] if kind == "logits" else []
+        words = ["get_embeddings.py", "--model_name_or_path", model, *self._data_words()]
+        words += ["--pooling", pooling, *more]
+        self._run(words, out, done=path.with_suffix(".json"), reads=[model], costs=FORWARD)
+        return path
 
-    def _run(self, *command, done: Path, costs: float = 0.0, main_only: bool = False) -> None:
-        """Run a script unless `done` exists; under a launcher every process joins in, or waits for the first one."""
+    @property
+    def _task(self) -> str:
+        from utils.data.tasks import get_task
+
+        return get_task(self.settings.task_name).name
+
+    def _data_words(self) -> list[str]:
+        words = words_of(self.settings, DataSettings, DeviceSettings, leave_out=("overwrite_cache",))
+        return words + (["--cache_dir", self.settings.cache_dir] if self.settings.cache_dir else [])
+
+    # --------------------------------------------------------------------------------------------------------- processes
+    def _run(self, words: list, out: Path, *, done: Path, reads=(), costs: float = 0.0, main_only: bool = False) -> None:
+        """Run a script unless `done` exists and was made by the same words from the same inputs.
+
+        Under a launcher every process joins in, or, with main_only, waits for the first one.
+        """
         self.epochs[done] = costs
-        if done.exists() or not self.make:
+        if not self.make:
             return
-        words = [str(word) for word in command]
+        words = [str(word) for word in words]
         if main_only and int(os.environ.get("RANK", 0)):
             while not done.exists():
                 time.sleep(1)
-        else:
-            logger.info("%s", shlex.join(words))
-            status = _wait(subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]]))
-            if status == 2:
-                raise InputError(f"{words[0]} could not use its input; its own message is above")
-            if status:
-                raise RunFailed(
-                    f"{words[0]} ended with status {status}; its own message is above. Run the same command again to continue"
-                )
+            return
+        identity = self._identity(words, reads)
+        record = done.with_name(f"{done.stem}.made_from.json")
+        if done.exists() and _recorded(record) == identity:
+            return
+        if done.exists() or _recorded(record) not in (None, identity):
+            logger.warning("%s was made from other inputs or with other settings: it is made again", out)
+            shutil.rmtree(out)
+        write_json(record, {"identity": identity, "command": words})
+        words += ["--output_dir", str(out)]
+        logger.info("%s", shlex.join(words))
+        status = _wait(subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]]))
+        if status == EXIT_BAD_INPUT:
+            raise InputError(f"{words[0]} could not use its input; its own message is above")
+        if status:
+            raise RunFailed(
+                f"{words[0]} ended with status {status}; its own message is above. Run the same command again to continue"
+            )
+
+    def _identity(self, words: list[str], reads) -> str:
+        """A hash of everything that a stage's result depends on: its command, the examples, the contents it reads."""
+        known = [self.fingerprint, *(word.replace(str(self.folder), FOLDER) for word in words)]
+        known += [_content_hash(Path(path)) for path in reads if Path(path).exists()]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _recorded(record: Path) -> str | None:
+    return read_json(record).get("identity") if record.exists() else None
+
+
+def _content_hash(path: Path) -> str:
+    """Of a file, or of the files of a folder that say what a checkpoint is."""
+    if path.is_file():
+        return file_sha256(path)
+    kept = [p for p in sorted(path.iterdir()) if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+    return hashlib.sha256("".join(file_sha256(p) for p in kept).encode()).hexdigest()
+
+
+def _text(path):
+    return [str(one) for one in path] if isinstance(path, list) else str(path)
 
 
 def _wait(process: subprocess.Popen) -> int:
-    """Its exit status; a stop signal is passed on, and Interrupted raised once the process has saved and ended."""
+    """The exit status of a process. A stop signal is passed on, and Interrupted raised once the process has ended."""
     with StopSignal() as stop:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):

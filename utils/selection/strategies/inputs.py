@@ -74,6 +74,7 @@ def load_inputs(
         known["clusters"] = clusters
         facts["clusters"] = {"path": str(cluster_path), "sha256": file_sha256(cluster_path), "k": clusters.k}
     if dynamics_path:
+        (dynamics_path,) = [dynamics_path] if isinstance(dynamics_path, str | Path) else dynamics_path
         dynamics = known["dynamics"] = _load_dynamics(examples, dynamics_path)
         facts["dynamics"] = {
             "path": str(dynamics_path),
