@@ -20,8 +20,7 @@ from utils.errors import InputError, run_script
 from utils.flags import RunSettings, add_flags, add_run_flags, settings_from
 from utils.selection.choosing import InputFiles, add_choice_flags, choice_request, choose
 from utils.selection.ingredients import InputMaker, MakerSettings
-
-ONLINE = ("grad_norm", "infobatch", "rho", "rs2")
+from utils.training.schemes import SCHEMES, check_scheme
 
 
 def main(argv=None) -> None:
@@ -29,7 +28,7 @@ def main(argv=None) -> None:
     add_choice_flags(parser, argv)
     group = parser.add_argument_group("online importance sampling")
     group.add_argument(
-        "--online", choices=ONLINE, help="choose anew while training, instead of --strategy; rs2 reads --data_pct"
+        "--online", choices=SCHEMES, help="choose anew while training, instead of --strategy; rs2 reads --data_pct"
     )
     group.add_argument(
         "--irreducible_loss",
@@ -53,12 +52,14 @@ def check(parser, args) -> None:
         parser.error("give exactly one of --strategy and --online")
     if not args.do_train:
         parser.error("give --do_train: this script trains on what it chooses")
-    if args.online == "rs2" and args.data_pct is None:
-        parser.error("--online rs2 needs --data_pct: the share of the data in each epoch's subset")
-    if args.online and args.online != "rs2" and (args.data_pct or args.num_examples):
-        parser.error(f"--online {args.online} draws from all of the data; --data_pct belongs to --strategy and rs2")
-    if args.online == "infobatch" and (args.max_steps or args.num_train_epochs % 1):
-        parser.error("--online infobatch plans its own steps: it takes a whole --num_train_epochs, and not --max_steps")
+    if args.online:
+        check_scheme(
+            args.online,
+            data_pct=args.data_pct,
+            num_examples=args.num_examples,
+            max_steps=args.max_steps,
+            num_train_epochs=args.num_train_epochs,
+        )
     if args.dry_run:
         parser.error("--dry_run: not for this script, whose proxy run is a run of its own; try run_glue.py --dry_run")
 
@@ -97,9 +98,9 @@ def train_online(args) -> None:
     settings = settings_from(RunSettings, args)
     examples = load_split(get_task(args.task_name), "train", data_dir=args.data_dir, cache_dir=args.cache_dir)
     options = {}
-    if args.online == "rs2":
+    if SCHEMES[args.online].subset:
         options["subset_size"] = budget(len(examples), data_pct=args.data_pct)
-    if args.online == "rho":
+    if SCHEMES[args.online].needs_irreducible_loss:
         options["irreducible_loss"] = irreducible_loss(args, settings, examples)
     choice = finetune.Choice(make_batches=make_batches(args.online, **options))
     results = finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
@@ -126,9 +127,7 @@ def irreducible_loss(args, settings, examples):
 
 def _maker(args, settings, examples, given=None) -> InputMaker:
     making = settings_from(MakerSettings, args)
-    return InputMaker(
-        settings, making, seed=settings.drawing_seed, fingerprint=examples.fingerprint, given=given
-    )
+    return InputMaker(settings, making, seed=settings.drawing_seed, fingerprint=examples.fingerprint, given=given)
 
 
 def _first_process() -> bool:

@@ -21,44 +21,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, command_line, data_fraction, non_negative_int, positive_int
-from utils.errors import RunFailed, run_script
-from utils.flags import add_data_args, add_model_args, add_training_args
-from utils.selection.ingredients import add_selector_args
+from utils.command_line import ArgumentParser, parse_args
+from utils.errors import InputError, RunFailed, run_script
+from utils.flags import RunSettings, add_flags, settings_from, words_of
+from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
+from utils.selection.ingredients import MakerSettings
+from utils.sweep.plan import DECIDED, Sweep, SweepSettings
 
-
-def add_sweep_args(parser) -> None:
-    group = parser.add_argument_group("sweep")
-    group.add_argument(
-        "--strategies", nargs="+", required=True, metavar="NAME", help="ways of choosing, random among them"
-    )
-    group.add_argument(
-        "--data_pcts", nargs="+", type=data_fraction, required=True, metavar="FRACTION", help="0.1 = 10 %%"
-    )
-    group.add_argument(
-        "--seeds", nargs="+", type=non_negative_int, default=[0, 1, 2], help="one run of everything each"
-    )
-    group.add_argument("--hans_dir", help="HANS evaluation set, a folder or file, or `hub`; not given: no HANS columns")
-    group.add_argument("--hans_per_subcase", type=positive_int, help="evaluate on so many pairs of each HANS subcase")
-    group.add_argument(
-        "--budget", choices=("epochs", "steps"), default="epochs",
-        help="what all shares have alike: epochs, or the optimizer steps of a run on everything",
-    )  # fmt: skip
-    group.add_argument(
-        "--pool_size", type=positive_int, help="a seeded sample of so many training examples stands for 100 %%"
-    )
-    for kind in ("embedding", "cluster", "dynamics", "logits"):
-        group.add_argument(f"--{kind}_path", metavar="FILE", help="made already: not made again")
-    group.add_argument("--jobs", type=positive_int, help="runs at a time (default: the number of GPUs, 1 on a CPU)")
-    group.add_argument("--shard", type=shard, metavar="I/K", help="do the I-th of K parts, for job arrays")
-    group.add_argument("--list", action="store_true", help="print the commands of every run and stop")
-    group.add_argument(
-        "--keep_models", action="store_true", help="keep every model.safetensors, not only those of `all`"
-    )
-    # Flags of run_glue.py that the sweep decides for each run.
-    group.add_argument("--output_dir", required=True, help="everything goes there")
-    group.add_argument("--task_name", default="MNLI", help="a GLUE task in any letter case")
-    group.add_argument("--data_dir", help="folder with the task's TSV files (default: nyu-mll/glue from the hub)")
+OWN = ("output_dir", "data_dir")  # of DECIDED, what the sweep itself is told
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -69,29 +39,26 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def main(argv=None) -> None:
-    whole = ArgumentParser(description=__doc__, conflict_handler="resolve")
-    for add in (add_model_args, lambda p: add_data_args(p, default_task="MNLI"), add_training_args, add_sweep_args):
-        add(whole)
-    add_selector_args(whole)
-    words = command_line(whole, argv)
-    args = whole.parse_args(words)
-    decided = [name for name in ("seed", "selection_seed", "selection", "max_steps", "max_train_samples", "dry_run",
-                                 "record_dynamics", "do_predict", "overwrite_output_dir")
-               if getattr(args, name) != whole.get_default(name)]  # fmt: skip
-    if decided:
-        whole.error(f"--{decided[0]} is not for a sweep, which decides it for each run")
-    own = ArgumentParser(add_help=False)
-    add_sweep_args(own)
-    add_selector_args(own)
-    _, forwarded = own.parse_known_args(words)
-    forwarded = [word for word in forwarded if word not in ("--do_train", "--do_eval")]
+    load_plugins(argv)
+    parser = ArgumentParser(description=__doc__)
+    add_flags(parser, SweepSettings, required=("strategies", "data_pcts"))
+    parser.add_argument("--shard", type=shard, metavar="I/K", help="do the I-th of K parts, for job arrays")
+    parser.add_argument("--list", action="store_true", help="print the commands of every run and stop")
+    add_plugin_flag(parser)
+    add_flags(parser, InputFiles)
+    add_flags(parser, MakerSettings)
+    add_flags(parser, RunSettings, required=("output_dir",), task_name="MNLI")
+    args = parse_args(parser, argv)
+    decided = [name for name in DECIDED if name not in (*OWN, "do_train", "do_eval")]
+    for name in decided:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} is not for a sweep, which decides it for each run")
 
     from utils.command_line import setup_logging
-    from utils.sweep.plan import Sweep
 
     setup_logging()
-    sweep = Sweep(args, forwarded)
-    jobs = sweep.jobs()
+    sweep = make_sweep(args)
+    jobs = sweep.jobs(args.shard)
     if args.list:
         for job in jobs:
             print(f"# {job.name}{' (finished)' if job.done else ''}")
@@ -109,6 +76,28 @@ def main(argv=None) -> None:
         raise RunFailed(
             f"{len(failed)} of {len(jobs)} runs failed and are named above; repeat the command to try again"
         )
+
+
+def make_sweep(args) -> Sweep:
+    """The sweep that the flags describe. Raises InputError where it cannot be done, or the folder holds another one."""
+    from hans.challenge import hans_run
+    from utils.flags import DeviceSettings
+
+    settings, run = settings_from(SweepSettings, args), settings_from(RunSettings, args)
+    if settings.hans_per_subcase and not settings.hans_dir:
+        raise InputError("--hans_per_subcase needs --hans_dir")
+    challenges = ()
+    if settings.hans_dir:
+        hans = hans_run(
+            settings.hans_dir,
+            per_subcase=settings.hans_per_subcase,
+            max_seq_length=run.max_seq_length,
+            cache_dir=run.cache_dir,
+            device_flags=words_of(run, DeviceSettings, leave_out=("per_device_eval_batch_size",)),
+        )
+        challenges = (hans,)
+    files, making = settings_from(InputFiles, args), settings_from(MakerSettings, args)
+    return Sweep(settings, run, files, making, challenges=challenges, plugin=args.plugin)
 
 
 if __name__ == "__main__":

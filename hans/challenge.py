@@ -62,4 +62,4 @@ def hans_run(
         return words + device_flags
 
     identity = {"name": "HANS", "fingerprint": fingerprint, "per_subcase": per_subcase}
-    return ChallengeRun(HANS, "test_hans", flags, len(data), identity)
+    return ChallengeRun(HANS, "test_hans", flags, len(data), identity, preload=("hans.evaluation",))

@@ -370,7 +370,7 @@ def test_a_second_process_is_kept_out_of_an_output_folder(tmp_path):
 
 def test_an_error_in_a_locked_block_is_not_swallowed(tmp_path):
     with pytest.raises(FileNotFoundError), folder_lock(tmp_path / "out"):
-        open(tmp_path / "missing")
+        (tmp_path / "missing").read_text()
 
 
 @pytest.mark.parametrize("folder", ["", "."])

@@ -16,7 +16,7 @@ import sweep as script
 from hans.generate import main as generate_hans
 from tests import tiny
 from utils.errors import EXIT_INTERRUPTED, InputError
-from utils.sweep.plan import Run, grid
+from utils.sweep.grid import Run, grid
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan
@@ -44,9 +44,22 @@ def test_infobatch_decides_its_own_share_and_forgettable_needs_everything_first(
     ]
 
 
-def test_equal_steps_have_names_of_their_own_and_leave_out_what_has_no_share():
-    runs = grid(["random", "grad_norm", "infobatch"], [0.1], [0], "steps")
+def test_equal_steps_have_names_of_their_own():
+    runs = grid(["random"], [0.1], [0], "steps")
     assert runs == [Run("random", 0.1, "steps", 0)] and runs[0].name == "random-10pct-steps-seed0"
+
+
+def test_a_scheme_without_a_share_of_its_own_is_refused_aloud():
+    for name in ("grad_norm", "infobatch"):
+        with pytest.raises(InputError, match=f"--budget steps: {name} draws from all of the data"):
+            grid(["random", name], [0.1, 1.0], [0], "steps")
+    with pytest.raises(InputError, match="infobatch decides itself what it leaves out"):
+        grid(["random", "infobatch"], [0.1], [0], "epochs")
+
+
+def test_two_shares_of_one_name_are_refused():
+    with pytest.raises(InputError, match=r"0.3333333 and 0.33333334 are so close"):
+        grid(["random"], [0.3333333, 0.33333334], [0], "epochs")
 
 
 def test_an_unknown_way_of_choosing_is_refused():

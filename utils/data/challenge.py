@@ -38,7 +38,7 @@ class ChallengeScores:
 class ChallengeRun:
     """How a sweep evaluates its runs on one challenge set.
 
-    scores: how the results are read. script: the module name of the script. flags(folder of the run) -> the script's flags.
+    scores: how the results are read. script: the module name of the script; it is loaded once for all runs, and so are the modules that `preload` names. flags(folder of the run) -> the script's flags.
     num_examples: pairs per run, for the prediction of time. identity: facts that must be the same in the whole sweep,
     for example which file the set came from and its fingerprint.
     """
@@ -48,3 +48,4 @@ class ChallengeRun:
     flags: Callable[[Path], list[str]]
     num_examples: int
     identity: dict
+    preload: tuple[str, ...] = ()

@@ -94,7 +94,9 @@ class InputMaker:
 
     def embeddings(self, pooling: str) -> Path:
         """Embeddings of the training split by the selector model; pooling: as of get_embeddings.py."""
-        return self._features("features", self.making.selector_model or self.proxy_run(), f"{pooling}_embeddings", pooling)
+        return self._features(
+            "features", self.making.selector_model or self.proxy_run(), f"{pooling}_embeddings", pooling
+        )
 
     def logits(self) -> Path:
         """Logits of the training split by the selector model."""
@@ -170,7 +172,9 @@ class InputMaker:
         return words + (["--cache_dir", self.settings.cache_dir] if self.settings.cache_dir else [])
 
     # --------------------------------------------------------------------------------------------------------- processes
-    def _run(self, words: list, out: Path, *, done: Path, reads=(), costs: float = 0.0, main_only: bool = False) -> None:
+    def _run(
+        self, words: list, out: Path, *, done: Path, reads=(), costs: float = 0.0, main_only: bool = False
+    ) -> None:
         """Run a script unless `done` exists and was made by the same words from the same inputs.
 
         Under a launcher every process joins in, or, with main_only, waits for the first one.

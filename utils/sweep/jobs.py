@@ -24,7 +24,7 @@ from utils.errors import EXIT_INTERRUPTED, Interrupted, StopSignal, run_script
 LOG = "run.log"
 # Loaded once; without the model families, which transformers loads when asked, each run would take 2 s more.
 PRELOADED = [
-    "torch", "matplotlib.pyplot", "utils.training.finetune", "utils.training.checkpoint", "utils.selection.strategies", "hans.evaluation",
+    "torch", "matplotlib.pyplot", "utils.training.finetune", "utils.training.checkpoint", "utils.selection.strategies",
     *(f"transformers.models.{family}.modeling_{family}" for family in ("albert", "bert", "distilbert", "roberta")),
 ]  # fmt: skip
 
@@ -110,14 +110,15 @@ def _end_with_parent(alive) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end) -> dict[str, str]:
+def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end, preload=()) -> dict[str, str]:
     """Run the jobs, one at a time on each device; {name: last line of its log} of those that failed.
 
-    `devices`: values for CUDA_VISIBLE_DEVICES, None for the CPU. on_end(job, failed) is called as each ends. Raises
+    `devices`: values for CUDA_VISIBLE_DEVICES, None for the CPU. on_end(job, failed) is called as each ends;
+    preload: further modules that are loaded once for all runs. Raises
     Interrupted after SIGTERM or Ctrl-C, once every running job has saved and ended.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([*PRELOADED, *preload])
     alive, ours = context.Pipe(duplex=False)  # never written to: its end says that this process is gone
     waiting, running, free, failed = list(jobs), {}, list(devices), {}
     with StopSignal() as stop:

@@ -1,270 +1,270 @@
 """The plan of a sweep: which runs, by which commands, on what shared inputs, at what cost; and doing it."""
 
-import argparse
-import copy
+import dataclasses
+import functools
 import math
 import os
-import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tqdm import tqdm
 
+from utils.command_line import data_fraction, positive_int, seed_number
+from utils.costs import FORWARD
+from utils.data.challenge import ChallengeRun
 from utils.data.examples import load_split
 from utils.data.tasks import get_task
 from utils.errors import InputError
-from utils.files import atomic_path, read_json, write_json
+from utils.files import file_sha256, read_json, write_json
+from utils.flags import (
+    DataSettings,
+    DeviceSettings,
+    DynamicsSettings,
+    ModelSettings,
+    OutputSettings,
+    RunSettings,
+    StageSettings,
+    TrainingSettings,
+    flag,
+    words_of,
+)  # fmt: skip
 from utils.run_directory import RESULTS_FILE
-from utils.selection.ingredients import FORWARD, ROOT, Selector
-from utils.selection.selection import budget, random_ranking
-from utils.selection.strategies import STRATEGIES, get_strategy
+from utils.selection.choosing import InputFiles
+from utils.selection.ingredients import FOLDER, ROOT, InputMaker, MakerSettings
+from utils.selection.selection import budget
+from utils.selection.strategies import NEEDS, STRATEGIES, get_strategy
+from utils.sweep.grid import ALL, Run, grid
 from utils.sweep.jobs import Command, Job, locked, run_jobs, visible_devices
+from utils.sweep.pool import make_pool
+from utils.training.schemes import SCHEMES
 
-ALL = "all"
-HUB = "hub"  # --hans_dir: not a folder but the hub
-ONLINE = ("grad_norm", "infobatch", "rs2")
-FROM_EVERYTHING = ("grad_norm", "infobatch")  # those that draw from all of the data, with weights
 PLAN_FILE = "sweep.json"
-HANS_RESULTS = "hans_results.json"
-PATHS = ("embedding_path", "cluster_path", "dynamics_path", "logits_path")
+# Flags of run_glue.py that a sweep decides for each run.
+DECIDED = (
+    "output_dir", "data_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "dry_run", "selection",
+    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics",
+)  # fmt: skip
+TRIAL_STEPS, TRIAL_EVAL_ROWS = 2, 64  # of the run that shows the speed, and whether the flags work
 
 
-@dataclass(frozen=True, order=True)
-class Run:
-    """One training: how its examples are chosen, what share of them, what is alike between shares, which seed."""
+@dataclass(frozen=True)
+class SweepSettings:
+    """Which runs a sweep consists of, and how many at a time."""
 
-    strategy: str
-    data_pct: float
-    budget: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        steps = "-steps" if self.budget == "steps" else ""
-        return f"{self.strategy}-{100 * self.data_pct:g}pct{steps}-seed{self.seed}"
-
-
-def grid(strategies: list[str], data_pcts: list[float], seeds: list[int], budget_kind: str) -> list[Run]:
-    """The runs of a sweep, every one once, `all` first. Raises InputError for an unknown way of choosing.
-
-    At 100 % a strategy is the run `all`, unless it weights the examples.
-    """
-    runs = {}
-    for seed in seeds:
-        everything = Run(ALL, 1.0, "epochs", seed)
-        for pct in sorted(set(data_pcts)):
-            for strategy in strategies:
-                if strategy not in ONLINE:
-                    get_strategy(strategy)
-                if strategy in FROM_EVERYTHING and (budget_kind == "steps" or (strategy == "infobatch" and pct < 1)):
-                    continue  # the share is at most a number of steps to them
-                weighted = strategy in FROM_EVERYTHING or (strategy in STRATEGIES and STRATEGIES[strategy].weighted)
-                runs[Run(strategy, pct, budget_kind, seed) if weighted or pct < 1 else everything] = None
-        if "forgettable" in strategies:
-            runs[everything] = None
-    return sorted(runs, key=lambda run: (run.strategy != ALL, run.seed))
+    title: ClassVar[str] = "sweep"
+    strategies: list[str] | None = flag(
+        None, "strategies and online schemes, random among them", nargs="+", metavar="NAME"
+    )
+    data_pcts: list[float] | None = flag(None, "0.1 = 10 %%", nargs="+", type=data_fraction, metavar="FRACTION")
+    seeds: tuple[int, ...] = flag((0, 1, 2), "one run of everything each", nargs="+", type=seed_number)
+    hans_dir: str | None = flag(None, "HANS evaluation set, a folder or file, or `hub`; not given: no HANS columns")
+    hans_per_subcase: int | None = flag(None, "evaluate on so many pairs of each HANS subcase", type=positive_int)
+    budget: str = flag(
+        "epochs",
+        "what all shares have alike: epochs, or the optimizer steps of a run on everything",
+        choices=("epochs", "steps"),
+    )
+    pool_size: int | None = flag(
+        None, "a seeded sample of so many training examples stands for 100 %%", type=positive_int
+    )
+    jobs: int | None = flag(None, "runs at a time (default: the number of GPUs, 1 on a CPU)", type=positive_int)
+    keep_models: bool = flag(False, "keep every model.safetensors, not only those of `all`")
 
 
 class Sweep:
-    """One `--output_dir` of runs. args: the sweep's flags; forwarded: run_glue.py's, as the user wrote them."""
+    """One `--output_dir` of runs.
 
-    def __init__(self, args: argparse.Namespace, forwarded: list[str]):
-        self.args, self.forwarded = args, ["--task_name", args.task_name, *forwarded]
-        self.out = Path(args.output_dir)
-        self.task = get_task(args.task_name)
-        self.runs = grid(args.strategies, args.data_pcts, args.seeds, args.budget)
-        self._check_folder()
-        if args.pool_size:
-            args.data_dir = str(self._pool())
-        self.n = len(load_split(self.task, "train", data_dir=args.data_dir, cache_dir=args.cache_dir))
-        self.full_steps = math.ceil(
-            args.num_train_epochs
-            * math.ceil(self.n / (args.per_device_train_batch_size * args.gradient_accumulation_steps))
-        )
+    settings: the sweep's own; run: what every run has in common; files: inputs of strategies that the user gave; making:
+    how the other inputs are made; challenges: what each run is evaluated on beside the dev splits; plugin: the user's file
+    of strategies. Raises InputError where the folder holds another sweep.
+    """
 
-    # ------------------------------------------------------------------------------------------------------------ plan
-    def _check_folder(self) -> None:
-        """A folder holds one sweep's settings; strategies, shares and seeds may be added to it."""
-        args = self.args
-        self.settings = {
-            "flags": self.forwarded,
-            "hans_per_subcase": args.hans_per_subcase,
-            "pool_size": args.pool_size,
-            "selector": {name: getattr(args, name) for name in ("selector_model", "proxy_epochs", "proxy_snapshots", "num_clusters")},
-        }  # fmt: skip
+    def __init__(
+        self,
+        settings: SweepSettings,
+        run: RunSettings,
+        files: InputFiles,
+        making: MakerSettings,
+        *,
+        challenges: tuple[ChallengeRun, ...] = (),
+        plugin: str | None = None,
+    ):
+        self.settings, self.files, self.making = settings, files, making
+        self.challenges, self.plugin = challenges, plugin
+        self.out = Path(run.output_dir)
+        self.task = get_task(run.task_name)
+        self.runs = grid(settings.strategies, settings.data_pcts, list(settings.seeds), settings.budget)
+        self.shared_words = words_of(
+            run, ModelSettings, DataSettings, DeviceSettings, StageSettings, TrainingSettings, DynamicsSettings,
+            OutputSettings, leave_out=DECIDED,
+        )  # fmt: skip
+        self.identity = self._check_folder(run)
+        if settings.pool_size:
+            if not run.data_dir:
+                raise InputError("--pool_size samples a TSV file: give --data_dir")
+            pool = make_pool(self.task, Path(run.data_dir), settings.pool_size, self.out / "pool")
+            run = dataclasses.replace(run, data_dir=str(pool))
+        self.run_settings = run
+        train = self._load("train")
+        self.n, self.fingerprint = len(train), train.fingerprint
+        self.full_steps = math.ceil(run.num_train_epochs * math.ceil(self.n / run.examples_per_step))
+
+    # ------------------------------------------------------------------------------------------------------------- plan
+    def _load(self, split: str):
+        run = self.run_settings
+        return load_split(self.task, split, data_dir=run.data_dir, cache_dir=run.cache_dir)
+
+    def _check_folder(self, run: RunSettings) -> dict:
+        """What all runs of one folder must have in common. Strategies, shares and seeds may be added to it."""
+        source = load_split(self.task, "train", data_dir=run.data_dir, cache_dir=run.cache_dir)
+        identity = {
+            "flags": self.shared_words,
+            "data": {"n": len(source), "fingerprint": source.fingerprint},
+            "pool_size": self.settings.pool_size,
+            "challenge sets": [challenge.identity for challenge in self.challenges],
+            "selector": dataclasses.asdict(self.making),
+            "inputs": {name: _hashes(paths) for name, paths in self.files.items().items() if paths},
+        }
         path = self.out / PLAN_FILE
-        if not path.exists():
-            return
-        before = read_json(path)["settings"]
-        changed = [name for name, value in self.settings.items() if before.get(name) != value]
-        if changed:
-            raise InputError(
-                f"--output_dir {self.out} holds a sweep with other {changed[0]} ({before.get(changed[0])}, now "
-                f"{self.settings[changed[0]]}); repeat them or give another folder"
-            )
+        if path.exists():
+            before = read_json(path).get("settings", {})
+            for name, value in identity.items():
+                if before.get(name) != value:
+                    raise InputError(
+                        f"--output_dir {self.out} holds a sweep with other {name} ({before.get(name)}, now {value}); "
+                        "repeat them or give another folder"
+                    )
+        return identity
 
-    def _pool(self) -> Path:
-        """A data folder whose train.tsv is a random sample, drawn with seed 0, of the real one's lines."""
-        args = self.args
-        if not args.data_dir:
-            raise InputError("--pool_size samples a TSV file: give --data_dir")
-        folder, source = self.out / "pool", Path(args.data_dir)
-        if (folder / "train.tsv").exists():
-            return folder
-        n = len(load_split(self.task, "train", data_dir=args.data_dir))
-        if args.pool_size > n:
-            raise InputError(f"--pool_size {args.pool_size}: {source / 'train.tsv'} has {n} examples")
-        lines = (source / "train.tsv").read_bytes().splitlines(keepends=True)
-        header = len(lines) - n
-        if header not in (0, 1):
-            raise InputError(f"{source / 'train.tsv'}: blank or doubled lines; --pool_size needs one line per example")
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in source.glob("dev*.tsv"):
-            with atomic_path(folder / path.name) as temporary:
-                temporary.write_bytes(path.read_bytes())
-        kept = sorted(random_ranking(n, 0)[: args.pool_size].tolist())
-        with atomic_path(folder / "train.tsv") as temporary:
-            temporary.write_bytes(b"".join(lines[:header] + [lines[header + i] for i in kept]))
-        return folder
+    @functools.cache  # noqa: B019 (a sweep lives as long as its process)
+    def _inputs(self, strategy: str, *, make: bool) -> tuple[dict, float]:
+        """The files that give a strategy what it needs, computed first where `make` says so; what that costs, in epochs.
 
-    def _inputs(self, strategy: str, *, make: bool) -> tuple[list[str], float]:
-        """The flags that give a strategy what it needs, made first where asked; and what that cost, in epochs."""
-        args = copy.copy(self.args)
-        args.score = None  # every strategy with its defaults
-        selector = Selector(args, min(self.args.seeds), make=make)
-        needs = get_strategy(strategy).needs
-        if needs:
-            selector.fill_in(needs)
-        wanted = {
-            "embedding_path": {"embeddings", "pooler"}, "cluster_path": {"clusters"},
-            "dynamics_path": {"dynamics", "two snapshots", "difficulty", "score"}, "logits_path": {"logits"},
-        }  # fmt: skip
-        flags = []
-        for name, kinds in wanted.items():
-            if kinds & set(needs) and getattr(args, name):
-                flags += [f"--{name}", str(getattr(args, name))]
-        return flags, sum(selector.epochs.values())
+        Every strategy runs with its default parameters.
+        """
+        maker = InputMaker(
+            self.run_settings,
+            self.making,
+            seed=min(self.settings.seeds),
+            fingerprint=self.fingerprint,
+            given=self.files.items(),
+            make=make,
+        )
+        needs = [NEEDS[name] for name in get_strategy(strategy).needs]
+        filled = maker.fill_in(needs)
+        wanted = {name for need in needs for name in need.flags}
+        return {name: path for name, path in filled.items() if name in wanted}, sum(maker.epochs.values())
 
     def job(self, run: Run) -> Job:
-        args, folder = self.args, self.out / "runs" / run.name
-        flags = ["--do_train", "--do_eval", *self.forwarded, "--seed", str(run.seed), "--output_dir", str(folder)]
-        if args.data_dir:
-            flags += ["--data_dir", str(args.data_dir)]
-        first: tuple[Job, ...] = ()
-        m, epochs = budget(self.n, data_pct=run.data_pct), args.num_train_epochs
-        trained = m * epochs
+        settings, folder = self.run_settings, self.out / "runs" / run.name
+        words = ["--do_train", "--do_eval", *self.shared_words, "--seed", str(run.seed), "--output_dir", str(folder)]
+        if settings.data_dir:
+            words += ["--data_dir", str(settings.data_dir)]
+        trained = budget(self.n, data_pct=run.data_pct) * settings.num_train_epochs
         if run.budget == "steps":
-            flags += ["--max_steps", str(self.full_steps)]
-            trained = self.n * epochs
+            words += ["--max_steps", str(self.full_steps)]
+            trained = self.n * settings.num_train_epochs
+        first: tuple[Job, ...] = ()
+        if run.strategy in STRATEGIES and STRATEGIES[run.strategy].second_pass:
+            first = (self.job(Run(ALL, 1.0, "epochs", run.seed)),)
+            words += ["--model_name_or_path", str(first[0].folder)]
+        script = "run_glue" if run.strategy == ALL else "importance_sampling_mnli"
+        commands = [Command(script, (*words, *self._choice_words(run)), folder / RESULTS_FILE)]
+        commands += [
+            Command(challenge.script, tuple(challenge.flags(folder)), folder / challenge.scores.results_file)
+            for challenge in self.challenges
+        ]
+        keep = self.settings.keep_models or run.strategy == ALL
+        cost = trained + FORWARD * self._eval_rows
+        return Job(run.name, folder, tuple(commands), cost, first, () if keep else (folder / "model.safetensors",))
+
+    def _choice_words(self, run: Run) -> list[str]:
+        """The flags that say how the examples of a run are chosen."""
         if run.strategy == ALL:
-            script = "run_glue"
-        elif run.strategy in ONLINE:
-            script = "importance_sampling_mnli"
-            flags += ["--online", run.strategy]
-            if run.strategy == "rs2":
-                flags += ["--data_pct", str(run.data_pct)]
-            elif run.strategy == "grad_norm" and run.data_pct < 1:
-                flags += ["--max_steps", str(max(1, round(self.full_steps * run.data_pct)))]
-        else:
-            script = "importance_sampling_mnli"
-            flags += [
-                "--strategy",
-                run.strategy,
-                "--data_pct",
-                str(run.data_pct),
-                *self._inputs(run.strategy, make=False)[0],
-            ]
-            if run.strategy == "forgettable":
-                first = (self.job(Run(ALL, 1.0, "epochs", run.seed)),)
-                flags += ["--model_name_or_path", str(first[0].folder)]
-        commands = [Command(script, tuple(flags), folder / RESULTS_FILE)]
-        cost = trained + FORWARD * self._eval_rows()
-        if args.hans_dir:
-            commands.append(Command("test_hans", tuple(self._hans_flags(folder)), folder / "hans" / HANS_RESULTS))
-        remove = () if args.keep_models or run.strategy == ALL else (folder / "model.safetensors",)
-        return Job(run.name, folder, tuple(commands), cost, first, remove)
+            return []
+        if run.strategy in SCHEMES:
+            words = ["--online", run.strategy]
+            if SCHEMES[run.strategy].subset:
+                words += ["--data_pct", str(run.data_pct)]
+            elif run.data_pct < 1:  # of a scheme that draws from everything, a share is its share of the steps
+                words += ["--max_steps", str(max(1, round(self.full_steps * run.data_pct)))]
+            return words
+        words = ["--strategy", run.strategy, "--data_pct", str(run.data_pct)]
+        words += ["--plugin", self.plugin] if self.plugin else []
+        for name, path in self._inputs(run.strategy, make=False)[0].items():
+            words += [f"--{name}", *(path if isinstance(path, list) else [path])]
+        return words
 
-    def _hans_flags(self, folder: Path) -> list[str]:
-        args = self.args
-        flags = ["--model_name_or_path", str(folder), "--output_dir", str(folder / "hans")]
-        if args.hans_dir != HUB:
-            flags += ["--data_dir", str(args.hans_dir)]
-        flags += ["--max_seq_length", str(args.max_seq_length), "--quiet", "--overwrite_output_dir"]
-        if args.hans_per_subcase:
-            flags += ["--max_per_subcase", str(args.hans_per_subcase)]
-        if args.cache_dir:
-            flags += ["--cache_dir", args.cache_dir]
-        return flags + [f"--{name}" for name in ("fp16", "bf16", "use_cpu") if getattr(args, name)]
-
+    @functools.cached_property
     def _eval_rows(self) -> int:
-        args = self.args
-        if not hasattr(self, "_rows"):
-            splits = [
-                load_split(self.task, name, data_dir=args.data_dir, cache_dir=args.cache_dir) for name in self.task.dev
-            ]
-            self._rows = sum(min(len(split), args.max_eval_samples or len(split)) for split in splits)
-            if args.hans_dir:
-                from hans.data import load_hans
+        """Examples that each run is evaluated on."""
+        most = self.run_settings.max_eval_samples
+        lengths = [len(self._load(name)) for name in self.task.dev]
+        return sum(min(n, most or n) for n in lengths) + sum(challenge.num_examples for challenge in self.challenges)
 
-                hans = load_hans(None if args.hans_dir == HUB else args.hans_dir, cache_dir=args.cache_dir)
-                self._rows += len(hans.sample(args.hans_per_subcase) if args.hans_per_subcase else hans)
-        return self._rows
-
-    def jobs(self) -> list[Job]:
-        """The jobs of this shard, in the order in which they are done."""
+    def jobs(self, shard: tuple[int, int] | None = None) -> list[Job]:
+        """The jobs in the order in which they are done; shard: (i, k), the i-th of k parts."""
         jobs = [self.job(run) for run in self.runs]
-        if self.args.shard:
-            i, k = self.args.shard
-            jobs = jobs[i - 1 :: k]
-        return jobs
+        return jobs[shard[0] - 1 :: shard[1]] if shard else jobs
 
     @property
     def finished(self) -> bool:
         return all(self.job(run).done for run in self.runs)
 
-    # ------------------------------------------------------------------------------------------------------------- do
+    # --------------------------------------------------------------------------------------------------------------- do
     def run(self, jobs: list[Job]) -> dict[str, str]:
         """Make the shared inputs, then do every job that is not done; {name: why} of those that failed."""
-        args = self.args
-        devices = visible_devices(use_cpu=args.use_cpu) or [None]
-        if args.jobs:
-            devices = [devices[i % len(devices)] for i in range(args.jobs)]
+        devices = visible_devices(use_cpu=self.run_settings.use_cpu) or [None]
+        if self.settings.jobs:
+            devices = [devices[i % len(devices)] for i in range(self.settings.jobs)]
         todo = [job for job in jobs if not job.done]
-        chosen = [name for name in args.strategies if name not in ONLINE]
-        scoring = {name: self._inputs(name, make=False)[1] for name in chosen}
-        if "forgettable" in scoring:
-            scoring["forgettable"] += args.num_train_epochs  # the first fine-tuning
-        print(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them finished: {', '.join(args.strategies)} x "
-              f"{', '.join(f'{100 * pct:g} %' for pct in args.data_pcts)} x seeds {', '.join(map(str, args.seeds))}")  # fmt: skip
-        if todo:
-            speed = self._speed()
-            seconds = sum(job.cost for job in todo) / speed / len(devices)
-            print(
-                f"about {_duration(seconds)} at {speed:.0f} training examples/s and run, {len(devices)} at a time",
-                flush=True,
-            )
+        chosen = [name for name in self.settings.strategies if name not in SCHEMES]
+        self._say_what(jobs, todo, len(devices))
         with locked(self.out):
-            self._write_plan(scoring)
+            self._write_plan({name: self._scoring_cost(name) for name in chosen})
         if todo:
-            with locked(self.out / "selector"):
+            with locked(self.out / FOLDER):
                 for name in chosen:
                     self._inputs(name, make=True)
         threads = max(1, _cores() // len(devices))
-        total = sum(job.cost for job in todo)
-        failed_now = 0
-        with tqdm(total=round(total), desc=f"0 of {len(todo)} runs", unit=" ex", disable=not todo) as bar:
-            ended = 0
+        ended = {"runs": 0, "failed": 0}
+        with tqdm(
+            total=round(sum(job.cost for job in todo)), desc=f"0 of {len(todo)} runs", unit=" ex", disable=not todo
+        ) as bar:
 
             def on_end(job, failed):
-                nonlocal ended, failed_now
-                ended += 1
-                failed_now += failed
-                bar.set_description(f"{ended} of {len(todo)} runs" + (f", {failed_now} failed" if failed_now else ""))
+                ended["runs"] += 1
+                ended["failed"] += failed
+                failures = f", {ended['failed']} failed" if ended["failed"] else ""
+                bar.set_description(f"{ended['runs']} of {len(todo)} runs{failures}")
                 bar.update(round(job.cost))
 
-            return run_jobs(todo, devices=devices, threads=threads, on_end=on_end)
+            preload = [name for challenge in self.challenges for name in challenge.preload]
+            return run_jobs(todo, devices=devices, threads=threads, on_end=on_end, preload=preload)
+
+    def _scoring_cost(self, strategy: str) -> float:
+        """What a strategy needs before the first training on its choice, in epochs."""
+        first = self.run_settings.num_train_epochs if get_strategy(strategy).second_pass else 0.0
+        return self._inputs(strategy, make=False)[1] + first
+
+    def _say_what(self, jobs, todo, at_once: int) -> None:
+        settings = self.settings
+        shares = ", ".join(f"{100 * pct:g} %" for pct in settings.data_pcts)
+        print(
+            f"{len(jobs)} runs, {len(jobs) - len(todo)} of them finished: {', '.join(settings.strategies)} x {shares} x "
+            f"seeds {', '.join(map(str, settings.seeds))}"
+        )
+        if todo:
+            speed = self._speed()
+            seconds = sum(job.cost for job in todo) / speed / at_once
+            print(
+                f"about {_duration(seconds)} at {speed:.0f} training examples/s and run, {at_once} at a time",
+                flush=True,
+            )
 
     def _write_plan(self, scoring: dict[str, float]) -> None:
         path = self.out / PLAN_FILE
@@ -274,31 +274,42 @@ class Sweep:
         write_json(
             path,
             {
-                "settings": self.settings,
+                "settings": self.identity,
                 "runs": sorted(planned.values(), key=lambda entry: entry["name"]),
                 "scoring_epochs": before["scoring_epochs"] | scoring,
             },
         )
 
     def _speed(self) -> float:
-        """Training examples per second: of the finished runs, else of two steps tried out, which also shows at once
+        """Training examples per second: of the finished runs, else of a run of two steps, which also shows at once
         whether the flags work."""
-        speeds = []
-        for path in (self.out / "runs").glob(f"*/{RESULTS_FILE}"):
-            train = read_json(path)["train"]
-            if train["seconds"]:
-                speeds.append(train["examples"] / train["seconds"])
-        if speeds:
-            return sorted(speeds)[len(speeds) // 2]
-        self.out.mkdir(parents=True, exist_ok=True)
-        flags = [*self.forwarded, "--do_train", "--do_eval", "--dry_run", "--output_dir", str(self.out / "trial")]
-        flags += ["--data_dir", str(self.args.data_dir)] if self.args.data_dir else []
-        words = [sys.executable, str(ROOT / "run_glue.py"), *flags]
-        tried = subprocess.run(words, capture_output=True, text=True)
+        paths = sorted((self.out / "runs").glob(f"*/{RESULTS_FILE}"))
+        speeds = [_examples_per_second(path) for path in paths] or [self._trial_speed()]
+        return sorted(speeds)[len(speeds) // 2]
+
+    def _trial_speed(self) -> float:
+        folder = self.out / FOLDER / "trial"
+        words = ["--do_train", "--do_eval", *self.shared_words, "--output_dir", str(folder), "--overwrite_output_dir"]
+        words += ["--max_steps", str(TRIAL_STEPS), "--max_eval_samples", str(TRIAL_EVAL_ROWS)]
+        words += ["--data_dir", str(self.run_settings.data_dir)] if self.run_settings.data_dir else []
+        tried = subprocess.run([sys.executable, str(ROOT / "run_glue.py"), *words], capture_output=True, text=True)
         if tried.returncode:
             lines = tried.stderr.strip().splitlines() or ["no message"]
             raise InputError(f"two steps tried out with these flags failed: {lines[-1]}")
-        return float(re.search(r"\((\d+) examples/s", tried.stdout).group(1)) or 1.0
+        speed = _examples_per_second(folder / RESULTS_FILE)
+        shutil.rmtree(folder)
+        return speed
+
+
+def _examples_per_second(path: Path) -> float:
+    train = read_json(path)["train"]
+    return max(train["examples"] / max(train["seconds"], 1e-3), 1.0)
+
+
+def _hashes(paths) -> list[str]:
+    """What the files hold that a flag names; of a folder, its path."""
+    paths = [paths] if isinstance(paths, str) else paths
+    return [file_sha256(path) if Path(path).is_file() else str(path) for path in paths]
 
 
 def _cores() -> int:

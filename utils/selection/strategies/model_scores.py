@@ -85,7 +85,9 @@ def forgetting(inputs: Inputs, pool: Pool) -> Picks:
     return _ranked(pool, inputs.dynamics.forgetting_counts())
 
 
-@strategy("forgettable", needs=("two snapshots",), source="Yaghoobzadeh et al. 2021, arXiv 1911.03861")
+@strategy(
+    "forgettable", needs=("two snapshots",), source="Yaghoobzadeh et al. 2021, arXiv 1911.03861", second_pass=True
+)
 def forgettable(inputs: Inputs, pool: Pool) -> Picks:
     """forgotten at least once or never learnt, at random (all of them without a budget); then the rest at random."""
     scores = np.where(np.isnan(counts := inputs.dynamics.forgetting_counts()), np.nan, np.float32(1) * (counts > 0))
