@@ -28,12 +28,14 @@ def main(argv=None) -> None:
 
     from pathlib import Path
 
-    from utils.report.report import write_report
-    from utils.report.results import load_runs, read_csv
+    from hans.challenge import HANS
+    from utils.report.recorded import read_csv
+    from utils.report.run_folders import load_runs
+    from utils.report.write import write_report
 
     source = Path(args.runs)
     recorded = source.suffix == ".csv"
-    runs = read_csv(source) if recorded else load_runs(source)
+    runs = (read_csv if recorded else load_runs)(source, challenges=(HANS,))
     for problem in runs.problems:
         print(f"note: {problem}")
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hans.data import ENTAILMENT, NON_ENTAILMENT, load_hans
-from utils.data.challenge import ChallengeRun, ChallengeScores
+from utils.data.challenge import Cell, ChallengeRun, ChallengeScores
 
 HEURISTICS = ("lexical_overlap", "subsequence", "constituent")
 RESULTS = "hans_results.json"  # in the output folder of test_hans.py
@@ -23,9 +23,8 @@ def read_scores(results: dict) -> dict[str, float]:
     return scores
 
 
-def _cell(side: str) -> tuple[str, tuple[str, ...]]:
-    heading = f"HANS {side} ({', '.join(h.replace('_', ' ') for h in HEURISTICS)})"
-    return heading, tuple(f"{side} {h}" for h in HEURISTICS)
+def _cell(side: str) -> Cell:
+    return Cell(f"HANS {side}", {h.replace("_", " "): f"{side} {h}" for h in HEURISTICS})
 
 
 HANS = ChallengeScores(
@@ -36,7 +35,7 @@ HANS = ChallengeScores(
     headline="HANS non-entailed",
     # Overall, both sides weigh the same: a model that only answers one class more often gains nothing there.
     compared=("HANS non-entailed", "HANS entailed", "HANS overall"),
-    sides=("HANS entailed", "HANS non-entailed"),
+    grouped_by="heuristic and gold label",
 )
 
 

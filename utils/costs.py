@@ -1,5 +1,5 @@
-"""The unit in which costs are counted: training passes over examples, so that a figure does not depend on the machine."""
+"""The unit in which the project counts cost: training passes over examples."""
 
-FORWARD = (
-    1 / 3
-)  # a forward pass costs a third of a training pass: the backward pass takes twice as long as the forward one
+# A forward pass costs a third of a training pass: a training pass is a forward pass and a backward pass, and the backward
+# pass does twice the work of the forward one (it computes gradients of the inputs and of the weights).
+FORWARD = 1 / 3

@@ -1,7 +1,13 @@
-"""What a difference between ways of choosing is worth: paired by seed, with its uncertainty and what could have been seen.
+"""What a difference between strategies is worth: paired by seed, with one interval, one verdict and one smallest
+difference that could have been seen, all three at the same level.
 
-Means and standard deviations over seeds; HANS varies so much between seeds that a single one says nothing (McCoy et al.
-2020, arXiv 1911.02969).
+Family and level: every strategy compared with random at one share, one budget and one metric belongs to one family. With k
+comparisons in it each is made at alpha / k (Bonferroni's inequality; Dunn 1961, "Multiple comparisons among means", JASA
+56), so the intervals hold together with 95 % confidence. A difference is shown where its interval excludes 0.
+Several metrics are several families: they are not adjusted for one another.
+
+Means and standard deviations are over seeds. Accuracy on challenge sets varies so much between seeds that a single one says
+nothing (McCoy et al. 2020, arXiv 1911.02969).
 """
 
 import math
@@ -9,23 +15,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ALPHA = 0.05  # two-sided
+ALPHA = 0.05  # two-sided, of a whole family
 POWER = 0.8
-ROUNDING = 1e-9  # relative: a spread below it is zero
+ROUNDING = 1e-9  # of the largest value: a spread below it is zero
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference with its 95 % interval; p two-sided, 1 where the pairs do not vary at all; the smallest true
-    difference that so many pairs of this spread show with 80 % power. Everything but `mean` and `n` is NaN for fewer than
-    two pairs."""
+    """Mean paired difference of n seeds with its simultaneous 95 % interval [low, high].
+
+    detectable: the smallest true difference that n pairs of this spread show with 80 % power. low, high and detectable are
+    NaN where the spread is unknown: there is one pair only, or all pairs differ by the same amount.
+    """
 
     mean: float
     low: float
     high: float
-    p: float
     detectable: float
     n: int
+
+    @property
+    def has_spread(self) -> bool:
+        return not math.isnan(self.low)
+
+    @property
+    def verdict(self) -> str:
+        """ "better", "worse", or "" where the difference is not shown to be another than 0."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else ""
 
 
 def mean_and_std(values) -> tuple[float, float]:
@@ -34,36 +50,37 @@ def mean_and_std(values) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def paired_difference(ours, baseline) -> Difference:
-    """Student's paired t over seeds: `ours` and `baseline` are equally long, seed by seed."""
+def paired_difference(ours, baseline, *, comparisons: int = 1) -> Difference:
+    """Student's paired t interval over seeds, mean +- t(1 - alpha / 2k, n - 1) * s / sqrt(n).
+
+    ours and baseline: equally long, seed by seed. comparisons: k, the size of the family.
+    """
     from scipy import stats
 
-    d = np.asarray(ours, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    n, mean = len(d), float(d.mean())
-    if n < 2:
-        return Difference(mean, math.nan, math.nan, math.nan, math.nan, n)
-    spread = float(d.std(ddof=1))
-    if spread <= ROUNDING * np.abs(d).max():
-        spread = 0.0
-    error = spread / math.sqrt(n)
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
-    # Accuracies are multiples of 1 / rows: a few seeds that differ by exactly the same are a coincidence, not certainty.
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else 1.0
-    return Difference(mean, mean - half, mean + half, p, detectable_difference(spread, n), n)
+    ours, baseline = np.asarray(ours, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    differences = ours - baseline
+    n, mean = len(differences), float(differences.mean())
+    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
+    # Accuracies are multiples of 1 / rows. That a few seeds differ by exactly the same amount is a coincidence, and no
+    # estimate of how much further seeds would differ.
+    if spread <= ROUNDING * max(np.abs(ours).max(), np.abs(baseline).max()):
+        return Difference(mean, math.nan, math.nan, math.nan, n)
+    half = float(stats.t.ppf(1 - ALPHA / comparisons / 2, n - 1)) * spread / math.sqrt(n)
+    detectable = detectable_difference(spread, n, comparisons=comparisons)
+    return Difference(mean, mean - half, mean + half, detectable, n)
 
 
-def detectable_difference(spread: float, n: int) -> float:
-    """The true mean difference that a paired t-test of n pairs with standard deviation `spread` finds with 80 % power.
+def detectable_difference(spread: float, n: int, *, comparisons: int = 1) -> float:
+    """The true mean difference that n pairs with standard deviation `spread` show with 80 % power, at alpha / comparisons.
 
-    From the noncentral t distribution (Cohen 1988, section 2.3); NaN for n < 2.
+    The t statistic of n pairs whose true mean is d has the noncentral t distribution with n - 1 degrees of freedom and
+    noncentrality sqrt(n) d / spread (Cohen 1988, "Statistical power analysis", section 2.3). NaN for n < 2.
     """
     from scipy import optimize, stats
 
     if n < 2:
         return math.nan
-    if spread == 0:
-        return 0.0
-    critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
+    critical = stats.t.ppf(1 - ALPHA / comparisons / 2, n - 1)
 
     def power(effect):  # of finding the right sign; the wrong one has next to none
         return stats.nct.sf(critical, n - 1, effect * math.sqrt(n))
@@ -74,12 +91,36 @@ def detectable_difference(spread: float, n: int) -> float:
     return spread * float(optimize.brentq(lambda effect: power(effect) - POWER, 0.0, enough))
 
 
-def holm(p_values) -> np.ndarray:
-    """Holm's step-down adjusted p-values (Holm 1979), in the order given; NaN stays NaN and does not count."""
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(len(p), math.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
-    return adjusted
+def differences_from_random(arms: dict[tuple, list], metrics: list[str]) -> dict[tuple, dict[str, Difference]]:
+    """{arm: {metric: Difference in points}} against random at the same share and budget, `all` at 100 %.
+
+    arms: {(strategy, share, budget): results, each with `seed` and `scores`}. Arms without a seed in common with their
+    baseline, and metrics that no such pair has, are left out.
+    """
+    pairs: dict[tuple, dict[str, list]] = {}
+    for arm, results in arms.items():
+        strategy, share, budget = arm
+        baseline = arms.get(("all", 1.0, "epochs") if share == 1 else ("random", share, budget), [])
+        if strategy in ("random", "all"):
+            continue
+        theirs = {result.seed: result for result in baseline}
+        for metric in metrics:
+            values = [
+                (100 * result.scores[metric], 100 * theirs[result.seed].scores[metric])
+                for result in results
+                if result.seed in theirs and metric in result.scores and metric in theirs[result.seed].scores
+            ]
+            if values:
+                pairs.setdefault(arm, {})[metric] = values
+
+    def family_size(metric, place) -> int:
+        """Comparisons that are made there: two seeds at least, since one pair is no comparison."""
+        return sum(arm[1:] == place and len(found.get(metric, ())) > 1 for arm, found in pairs.items())
+
+    return {
+        arm: {
+            metric: paired_difference(*zip(*values, strict=True), comparisons=max(1, family_size(metric, arm[1:])))
+            for metric, values in found.items()
+        }
+        for arm, found in pairs.items()
+    }

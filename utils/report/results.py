@@ -1,40 +1,31 @@
-"""Finished runs as rows of numbers: reading run folders or their recorded results.csv, and saying by name which ones
-cannot be used."""
+"""Finished runs as rows of numbers, wherever they were read from; and saying by name which ones cannot stand together."""
 
-import csv
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from utils.data.tasks import get_task
+from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.errors import InputError
-from utils.files import read_json
-from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
-from utils.selection.ingredients import FORWARD
-
-HEURISTICS = ("lexical_overlap", "subsequence", "constituent")
-# What must be alike for runs to stand in one table.
-SETTINGS = (
-    "task_name", "config_name", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "num_train_epochs", "max_seq_length", "freeze_layers", "weight_decay", "warmup_ratio", "warmup_steps",
-    "lr_scheduler_type", "max_eval_samples",
-)  # fmt: skip
-
 
 SUBSET = "chosen: "  # begins the columns of what is in a subset: shares of labels,
 AGAINST = f"{SUBSET}against "  # and numbers of pairs that contradict a heuristic
-# Of results.csv, before the scores.
-CSV_COLUMNS = (
-    "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
-)  # fmt: skip
+# What must be alike for runs to stand in one report. `version` is the strategy's own: alike among its runs.
+VERSION = "version"
+IDENTITY = ("model", "data", "pool", "learning_rate", VERSION)
+
+Arm = tuple[str, float, str]  # strategy, share of the data, what is alike between shares: epochs or steps
 
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run. scores: {column: fraction}; cost: training epochs on all of the data that it took, forward
-    passes counted as a third; seconds: of the training loop, as measured (None where not recorded); subset: what its card
-    says of the chosen examples, shares of labels and pairs against each heuristic, empty where nothing was chosen once;
-    collapsed: it gives every dev example the same answer, a failed seed, which is counted and named but not averaged in.
+    """One finished run.
+
+    m: number of chosen examples. scores: {column: fraction}. cost: training epochs on all of the data that it took, forward
+    passes counted at their own cost. seconds: of the training loop, as measured (None where not recorded). subset: what its
+    card says of the chosen examples, shares of labels and pairs against each heuristic, empty where nothing was chosen
+    once. collapsed: it gives every dev example the same answer; such a failed seed is counted and named, but not averaged
+    in. identity: {name of IDENTITY: text}, "" where it is not known; `data` is the fingerprint of the training set, `pool`
+    the number of examples that stand for 100 %.
     """
 
     name: str
@@ -45,24 +36,30 @@ class Result:
     m: int
     scores: dict[str, float]
     cost: float
-    seconds: float | None
-    subset: dict[str, float]
-    collapsed: bool
+    seconds: float | None = None
+    subset: dict[str, float] = field(default_factory=dict)
+    collapsed: bool = False
+    identity: dict[str, str] = field(default_factory=dict)
 
     @property
-    def arm(self) -> tuple[str, float, str]:
+    def arm(self) -> Arm:
         return self.strategy, self.data_pct, self.budget
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Every finished run under a folder that fits the others, what is wrong with the rest, and what scoring cost per
-    strategy (epochs)."""
+    """Every finished run that fits the others, and what is wrong with the rest.
+
+    scoring: what scoring cost per strategy, in epochs. dev: the columns of dev accuracy, which every result has.
+    challenges: the challenge sets that were looked for.
+    """
 
     results: list[Result]
     problems: list[str]
     scoring: dict[str, float]
     task: str
+    dev: tuple[str, ...]
+    challenges: tuple[ChallengeColumns, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -74,172 +71,111 @@ class Runs:
         """Names of all facts about chosen subsets."""
         return list(dict.fromkeys(name for result in self.results for name in result.subset))
 
+    @property
+    def shown(self) -> list[ChallengeColumns]:
+        """The challenge sets that some run has results of."""
+        return [challenge for challenge in self.challenges if challenge.columns & set(self.columns)]
 
-def load_runs(folder) -> Runs:
-    """All finished runs anywhere under `folder`. Raises InputError where there is none."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    problems, read = [], []
-    paths = [path.parent for path in sorted(folder.rglob(RUN_FILE)) if "selector" not in path.relative_to(folder).parts]
-    for path in paths:
-        name = str(path.relative_to(folder)) if path != folder else path.name
-        try:
-            read.append((name, *_read(path, name)))
-        except InputError as error:
-            problems.append(str(error))
-    plan = read_json(folder / "sweep.json") if (folder / "sweep.json").exists() else {"runs": [], "scoring_epochs": {}}
-    begun = {path.name for path in paths}
-    waiting = [entry["name"] for entry in plan["runs"] if entry["name"] not in begun]
-    problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
-    for what in ("data", "settings"):
-        common = Counter(facts[what] for _, _, facts in read).most_common(1)
-        for name, _, facts in read:
-            if facts[what] != common[0][0]:
-                problems.append(
-                    f"{name}: other {what} than most runs ({_differences(facts[what], common[0][0])}); left out"
-                )
-        read = [entry for entry in read if entry[2][what] == common[0][0]]
-    task = read[0][2]["settings"][0][1] if read else ""
-    return _gathered(folder, [result for _, result, _ in read], problems, plan["scoring_epochs"], task)
+    @property
+    def grouped(self) -> list[ChallengeColumns]:
+        """The challenge sets that runs evaluated themselves."""
+        return grouped_sets(self.columns)
+
+    @property
+    def arms(self) -> dict[Arm, list[Result]]:
+        """The results of each arm, without the failed seeds."""
+        found: dict[Arm, list[Result]] = {result.arm: [] for result in self.results}
+        for result in self.results:
+            if not result.collapsed:
+                found[result.arm].append(result)
+        return found
+
+    @property
+    def failed(self) -> Counter:
+        """Number of failed seeds of each arm."""
+        return Counter(result.arm for result in self.results if result.collapsed)
 
 
-def read_csv(path) -> Runs:
-    """The same from a report's `results.csv`, the recorded form of its runs; seconds are not in it. Raises InputError
-    where a column is missing, a value is no number, or there is no row."""
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    missing = [name for name in CSV_COLUMNS if name not in columns]
-    if missing:
-        raise InputError(
-            f"{path}: has no column {missing[0]!r}; a report writes results.csv with {', '.join(CSV_COLUMNS)}"
-        )
-    results, scoring = [], {}
-    for number, row in enumerate(rows, 2):
-        try:
-            values = {name: float(row[name]) for name in columns if name not in CSV_COLUMNS and row[name] != ""}
-            subset = {name: value for name, value in values.items() if name.startswith(SUBSET)}
-            results.append(Result(
-                name=row["run"], strategy=row["strategy"], data_pct=float(row["data_pct"]), budget=row["budget"],
-                seed=int(row["seed"]), m=int(row["examples"]), cost=float(row["cost_epochs"]), seconds=None,
-                scores={name: value for name, value in values.items() if name not in subset}, subset=subset,
-                collapsed=row["failed"] == "yes",
-            ))  # fmt: skip
-            scoring[row["strategy"]] = float(row["scoring_epochs"])
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: line {number}: {error}") from None
-    return _gathered(path, results, [], scoring, rows[0]["task"] if rows else "")
-
-
-def csv_rows(runs: Runs) -> list[list]:
-    """What `read_csv` reads: the header, then a row per run, failed seeds among them."""
-    columns, chosen = runs.columns, runs.subset_columns
-    return [[*CSV_COLUMNS, *columns, *chosen]] + [
-        [
-            *(runs.task, r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, round(r.cost, 6)),
-            *(round(float(runs.scoring.get(r.strategy, 0.0)), 6), "yes" if r.collapsed else "no"),
-            *(r.scores.get(name, "") for name in columns),
-            *(r.subset.get(name, "") for name in chosen),
-        ]
-        for r in runs.results
-    ]
-
-
-def _gathered(source, results: list[Result], problems: list[str], scoring: dict[str, float], task: str) -> Runs:
-    """Name the failed and the missing seeds; order the rest. Raises InputError where no seed is left to average over."""
-    results = sorted(results, key=_order)
+def gather(
+    source, results: list[Result], problems: list[str], *, scoring: dict[str, float], task: str, dev, challenges
+) -> Runs:
+    """Leave out what must not be averaged with the rest; name it, the failed and the missing seeds; order the rest.
+    Raises InputError where no seed is left to average over."""
+    results, unlike = without_unlike(results)
+    results, doubled = _without_doubles(sorted(results, key=_order))
+    problems = [*problems, *unlike, *doubled]
     failed = ", ".join(result.name for result in results if result.collapsed)
-    problems = problems + (
-        [f"failed seeds, the same answer to every dev example, counted, not averaged in: {failed}"] if failed else []
-    )
+    if failed:
+        problems.append(f"failed seeds, the same answer to every dev example, counted, not averaged in: {failed}")
     if all(result.collapsed for result in results):
         raise InputError(f"{source}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
+    return Runs(results, problems + _missing_seeds(results), scoring, task, tuple(dev), tuple(challenges))
+
+
+def keep_alike(entries: list, facts: Callable, what: str, name: Callable) -> tuple[list, list[str]]:
+    """The entries that have the most frequent facts, and a line about each of the others.
+
+    facts(entry) -> ((name, value), ...), of which lines tell the differences; name(entry): as it is printed.
+    """
+    if not entries:
+        return [], []
+    common = Counter(facts(entry) for entry in entries).most_common(1)[0][0]
+    problems = [
+        f"{name(entry)}: other {what} than most runs ({_differences(facts(entry), common)}); left out"
+        for entry in entries
+        if facts(entry) != common
+    ]
+    return [entry for entry in entries if facts(entry) == common], problems
+
+
+def without_unlike(results: list[Result]) -> tuple[list[Result], list[str]]:
+    """The results that agree on what IDENTITY names, and a line about each of the others."""
+
+    def shared(result):
+        return tuple((name, result.identity.get(name) or "not known") for name in IDENTITY if name != VERSION)
+
+    def version(result):
+        return ((VERSION, result.identity.get(VERSION) or "not known"),)
+
+    def name(result):
+        return result.name
+
+    results, problems = keep_alike(results, shared, "settings", name)
+    kept = []
+    for strategy in dict.fromkeys(result.strategy for result in results):
+        own = [result for result in results if result.strategy == strategy]
+        alike, unlike = keep_alike(own, version, f"version of {strategy}", name)
+        kept, problems = kept + alike, problems + unlike
+    return kept, problems
+
+
+def _differences(one: tuple, other: tuple) -> str:
+    unlike = [f"{a[0]} {a[1]} instead of {b[1]}" for a, b in zip(one, other, strict=False) if a != b]
+    return ", ".join(unlike) or "more splits"
+
+
+def _without_doubles(results: list[Result]) -> tuple[list[Result], list[str]]:
+    """One result for each arm and seed: a seed that counted twice would make differences look more certain."""
+    first: dict[tuple, Result] = {}
+    problems = []
+    for result in results:
+        before = first.setdefault((result.arm, result.seed), result)
+        if before is not result:
+            problems.append(f"{result.name}: the same strategy, share, budget and seed as {before.name}; left out")
+    return list(first.values()), problems
+
+
+def _missing_seeds(results: list[Result]) -> list[str]:
     seeds = {result.seed for result in results}
-    arms: dict[tuple, set[int]] = {}
+    arms: dict[Arm, set[int]] = {}
     for result in results:
         arms.setdefault(result.arm, set()).add(result.seed)
-    for (strategy, pct, kind), have in arms.items():
-        if seeds - have:
-            missing = ", ".join(map(str, sorted(seeds - have)))
-            problems.append(f"{strategy} at {100 * pct:g} % (equal {kind}): seed {missing} missing")
-    return Runs(results, problems, scoring, task)
+    return [
+        f"{strategy} at {100 * pct:g} % (equal {budget}): seed {', '.join(map(str, sorted(seeds - have)))} missing"
+        for (strategy, pct, budget), have in arms.items()
+        if seeds - have
+    ]
 
 
 def _order(result: Result):
     return result.budget, result.data_pct, {"all": 0, "random": 1}.get(result.strategy, 2), result.strategy, result.seed
-
-
-def _read(path: Path, name: str) -> tuple[Result, dict]:
-    if not (path / RESULTS_FILE).exists():
-        log = path / "run.log"
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] if log.exists() else []
-        raise InputError(f"{name}: unfinished or failed" + (f" ({last[0].strip()})" if last else ""))
-    run, found = read_json(path / RUN_FILE), read_json(path / RESULTS_FILE)
-    try:
-        arguments, train, task = run["arguments"], found["train"], get_task(run["arguments"]["task_name"])
-        scores = {task.dev[split].short: values[f"eval_{task.metrics[0]}"] for split, values in found["eval"].items()}
-        selection, n = found["selection"], found["selection"]["n"]
-    except KeyError as error:
-        raise InputError(f"{name}: {RESULTS_FILE} has no {error}; it is not a training run with --do_eval") from None
-    hans = path / "hans" / "hans_results.json"
-    if hans.exists():
-        hans = read_json(hans)
-        for label, short in (("entailment", "entailed"), ("non-entailment", "non-entailed")):
-            scores |= {f"{short} {h}": hans["by_heuristic"][h][label] for h in HEURISTICS}
-            scores[f"HANS {short}"] = sum(scores[f"{short} {h}"] for h in HEURISTICS) / len(HEURISTICS)
-        scores["HANS overall"] = (scores["HANS entailed"] + scores["HANS non-entailed"]) / 2
-    strategy, online = arguments.get("strategy") or selection["method"], arguments.get("online")
-    limited = arguments.get("max_steps") is not None
-    share = arguments.get("data_pct") or selection["m"] / n
-    if online:
-        strategy = online
-        if limited:
-            share = train["examples"] / (n * arguments["num_train_epochs"])
-    result = Result(
-        name=path.name,
-        strategy=strategy,
-        data_pct=round(share, 3),
-        budget="steps" if limited and not online else "epochs",
-        seed=arguments["seed"],
-        m=selection["m"],
-        scores=scores,
-        cost=(train["examples"] + FORWARD * train["probed"]) / n,
-        seconds=train["seconds"],
-        subset=_subset(path / CARD_FILE),
-        collapsed=_is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
-    )
-    given = {key: arguments.get(key) for key in SETTINGS}
-    return result, {
-        "data": tuple((split, facts["fingerprint"]) for split, facts in run["data"].items()),
-        "settings": tuple(given.items()),
-    }
-
-
-def _subset(path: Path) -> dict[str, float]:
-    """What `selection.json` says of the chosen examples; nothing where there is none."""
-    if not path.exists():
-        return {}
-    card = read_json(path)
-    facts = {f"{SUBSET}{label}": shares["subset"] for label, shares in card.get("labels", {}).items()}
-    facts |= {f"{AGAINST}{name}": count["subset"] for name, count in card.get("contradicts", {}).items()}
-    return {name: round(float(value), 6) for name, value in facts.items()}
-
-
-def _differences(one: tuple, other: tuple) -> str:
-    return (
-        ", ".join(f"{a[0]} {a[1]} instead of {b[1]}" for a, b in zip(one, other, strict=False) if a != b)
-        or "more splits"
-    )
-
-
-def _is_constant(path: Path) -> bool:
-    """Whether a predictions file of several rows holds one answer only."""
-    if not path.exists():
-        return False
-    answers = [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    return len(answers) > 1 and len(set(answers)) == 1

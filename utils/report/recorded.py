@@ -1,0 +1,116 @@
+"""results.csv: the recorded form of a report's runs, from which the report can be made again."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.data.challenge import ChallengeColumns, grouped_sets
+from utils.data.tasks import get_task
+from utils.errors import InputError
+from utils.report.fields import cell
+from utils.report.results import IDENTITY, SUBSET, Result, Runs, gather
+
+# Before the scores. IDENTITY follows them; files of earlier versions do not have it.
+CSV_COLUMNS = (
+    "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
+)  # fmt: skip
+
+
+def csv_rows(runs: Runs) -> list[list]:
+    """What `read_csv` reads: the header, then a row per run, failed seeds among them."""
+    columns, chosen = runs.columns, runs.subset_columns
+    identity = IDENTITY if any(value for r in runs.results for value in r.identity.values()) else ()
+    return [[*CSV_COLUMNS, *identity, *columns, *chosen]] + [
+        [
+            *(runs.task, r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, round(r.cost, 6)),
+            *(round(float(runs.scoring.get(r.strategy, 0.0)), 6), "yes" if r.collapsed else "no"),
+            *(r.identity.get(name, "") for name in identity),
+            *(r.scores.get(name, "") for name in columns),
+            *(r.subset.get(name, "") for name in chosen),
+        ]
+        for r in runs.results
+    ]
+
+
+def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
+    """The runs of a results.csv; seconds are not in it. Raises InputError where a column is missing, a value is of the
+    wrong kind, or there is no row."""
+    path = Path(path)
+    columns, rows = _rows(path)
+    task = rows[0][1]["task"] if rows else ""
+    dev = _dev_columns(path, task, columns, challenges)
+    results, scoring = [], {}
+    for where, row in rows:
+        if row["task"] != task:
+            raise InputError(f"{where}: task is {row['task']!r}, above it is {task!r}; a file holds one task only")
+        result = _result(row, columns, where)
+        missing = [name for name in dev if name not in result.scores]
+        if missing:
+            raise InputError(f"{where}: {missing[0]} is empty, expected a number")
+        results.append(result)
+        scoring[result.strategy] = cell(row, "scoring_epochs", where, float)
+    return gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges)
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The header, and for each row how messages name it and {column: text}."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = [(f"{path}: line {number}", line) for number, line in enumerate(csv.reader(file, strict=True), 1)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not readable as CSV ({error}); it was cut short or is another kind of file"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    header = lines[0][1] if lines else []
+    missing = [name for name in CSV_COLUMNS if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}: has no column {missing[0]!r}; a report writes results.csv with {', '.join(CSV_COLUMNS)}"
+        )
+    doubled = [name for name in header if header.count(name) > 1]
+    if doubled:
+        raise InputError(f"{path}: has the column {doubled[0]!r} more than once; remove one of them")
+    for where, line in lines:
+        if line and len(line) != len(header):
+            raise InputError(f"{where}: {len(line)} values, the header has {len(header)} columns")
+    return header, [(where, dict(zip(header, line, strict=True))) for where, line in lines[1:] if line]
+
+
+def _dev_columns(path: Path, task: str, columns: list[str], challenges) -> list[str]:
+    """The dev accuracies: those that the task's record names; of an unknown task, all scores but those of challenge sets."""
+    known = [*CSV_COLUMNS, *IDENTITY]
+    scores = [name for name in columns if name not in known and not name.startswith(SUBSET)]
+    try:
+        expected = [split.short for split in get_task(task).dev.values()]
+    except InputError:
+        sets = [*challenges, *grouped_sets(scores)]
+        expected = [name for name in scores if not any(name in challenge.columns for challenge in sets)]
+    missing = [name for name in expected if name not in scores]
+    if (missing or not expected) and task:
+        raise InputError(
+            f"{path}: has no column {missing[0] if missing else 'of dev accuracy'!r} for the task {task!r}"
+        )
+    return expected
+
+
+def _result(row: dict[str, str], columns: list[str], where: str) -> Result:
+    for name, allowed in (("budget", ("epochs", "steps")), ("failed", ("yes", "no"))):
+        if row[name] not in allowed:
+            raise InputError(f"{where}: {name} is {row[name]!r}, expected {' or '.join(allowed)}")
+    others = [name for name in columns if name not in CSV_COLUMNS and name not in IDENTITY]
+    values = {name: cell(row, name, where, float) for name in others if row[name]}
+    return Result(
+        name=cell(row, "run", where),
+        strategy=cell(row, "strategy", where),
+        data_pct=cell(row, "data_pct", where, float),
+        budget=row["budget"],
+        seed=cell(row, "seed", where, int),
+        m=cell(row, "examples", where, int),
+        cost=cell(row, "cost_epochs", where, float),
+        scores={name: value for name, value in values.items() if not name.startswith(SUBSET)},
+        subset={name: value for name, value in values.items() if name.startswith(SUBSET)},
+        collapsed=row["failed"] == "yes",
+        identity={name: row[name] for name in IDENTITY if row.get(name)},
+    )

@@ -1,0 +1,198 @@
+"""Reading the folders that training scripts and sweeps leave. Only their files are read; nothing of them is run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.costs import FORWARD
+from utils.data.challenge import MEAN, WORST, ChallengeScores, grouped_column
+from utils.data.tasks import Task, get_task
+from utils.errors import InputError
+from utils.files import read_json
+from utils.report.fields import Fields
+from utils.report.results import AGAINST, SUBSET, Result, Runs, gather, keep_alike
+from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
+
+PLAN_FILE = "sweep.json"
+# Arguments that must be alike for runs to stand in one table. The model is compared beside them.
+SETTINGS = (
+    "task_name", "config_name", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "num_train_epochs", "max_seq_length", "freeze_layers", "weight_decay", "warmup_ratio", "warmup_steps",
+    "lr_scheduler_type", "max_eval_samples",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A finished run. name: its folder, relative to the one that was asked for. data: fingerprint of each split."""
+
+    name: str
+    result: Result
+    task: Task
+    data: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, object], ...]
+
+
+def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
+    """All finished runs anywhere under `folder`. Raises InputError where there is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    problems, found = [], []
+    paths = [path.parent for path in sorted(folder.rglob(RUN_FILE)) if "selector" not in path.relative_to(folder).parts]
+    for path in paths:
+        name = str(path.relative_to(folder)) if path != folder else path.name
+        try:
+            found.append(_read(path, name, paths, challenges))
+        except InputError as error:
+            problems.append(str(error))
+    planned, scoring = _read_plan(folder / PLAN_FILE)
+    begun = {path.name for path in paths}
+    waiting = [name for name in planned if name not in begun]
+    problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
+    for what in ("data", "settings"):
+        found, unlike = keep_alike(found, lambda run, what=what: getattr(run, what), what, lambda run: run.name)
+        problems += unlike
+    task = found[0].settings[0][1] if found else ""
+    dev = [split.short for split in found[0].task.dev.values()] if found else []
+    results = [run.result for run in found]
+    return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges)
+
+
+def _read_plan(path: Path) -> tuple[list[str], dict[str, float]]:
+    """Names of the runs that a sweep planned, and what scoring cost per strategy; nothing where there was no sweep."""
+    if not path.exists():
+        return [], {}
+    plan = Fields(read_json(path), str(path))
+    return [run.text("name") for run in plan.entries("runs")], plan.part("scoring_epochs").numbers()
+
+
+def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
+    """One run. Raises InputError where it is unfinished or a file of it is damaged."""
+    if not (path / RESULTS_FILE).exists():
+        log = path / "run.log"
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        raise InputError(f"{name}: unfinished or failed" + (f" ({last[0].strip()})" if last else ""))
+    run = Fields(read_json(path / RUN_FILE), f"{name}/{RUN_FILE}")
+    found = Fields(read_json(path / RESULTS_FILE), f"{name}/{RESULTS_FILE}")
+    arguments, train, selection = run.part("arguments"), found.part("train"), found.part("selection")
+    task = get_task(arguments.text("task_name"))
+    n, m = selection.count("n", least=1), selection.count("m", least=1)
+    strategy, share, budget = _arm(arguments, train, selection)
+    data = tuple((split, facts.text("fingerprint")) for split, facts in run.part("data").parts().items())
+    settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": _model(path, name, paths)}
+    identity = {
+        "model": settings["model_name_or_path"] or settings["config_name"],
+        "data": dict(data).get("train"),
+        "pool": n,
+        "learning_rate": settings["learning_rate"],
+        "version": selection.plain("version") or 1,
+    }
+    result = Result(
+        name=path.name,
+        strategy=strategy,
+        data_pct=round(share, 3),
+        budget=budget,
+        seed=arguments.count("seed"),
+        m=m,
+        scores=_dev_scores(found, task) | _group_scores(found) | _challenge_scores(path, challenges),
+        cost=(train.count("examples") + FORWARD * train.count("probed")) / n,
+        seconds=train.number("seconds"),
+        subset=_subset(path / CARD_FILE, name),
+        collapsed=_is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
+        identity={key: str(value) for key, value in identity.items() if value is not None},
+    )
+    return _Found(name, result, task, data, tuple(settings.items()))
+
+
+def _arm(arguments: Fields, train: Fields, selection: Fields) -> tuple[str, float, str]:
+    """Strategy, share of the data, and what all shares have alike."""
+    n, online = selection.count("n", least=1), arguments.text("online", optional=True)
+    limited = arguments.number("max_steps", optional=True) is not None
+    share = arguments.positive("data_pct", optional=True) or selection.count("m") / n
+    if not online:
+        strategy = arguments.text("strategy", optional=True) or selection.text("method")
+        return strategy, share, "steps" if limited else "epochs"
+    if limited:  # the share is a share of the steps
+        share = train.count("examples") / (n * arguments.positive("num_train_epochs"))
+    return online, share, "epochs"
+
+
+def _model(path: Path, name: str, paths: list[Path]) -> str | None:
+    """The checkpoint that a run started from; of a run that continues another of these runs, that of the other.
+
+    The other run is found by the end of its path: the beginning says nothing once a sweep's folder was moved.
+    """
+    by_end = {other.resolve().parts[-2:]: other for other in paths}
+    seen: set[Path] = set()
+    while True:
+        seen.add(path)
+        model = Fields(read_json(path / RUN_FILE), f"{name}/{RUN_FILE}").part("arguments").text(
+            "model_name_or_path", optional=True
+        )  # fmt: skip
+        before = by_end.get(Path(model).parts[-2:]) if model else None
+        if before is None or before in seen:
+            return model
+        path, name = before, before.name
+
+
+def _dev_scores(found: Fields, task: Task) -> dict[str, float]:
+    """The headline metric on each dev split."""
+    splits = found.part("eval")
+    if not splits.names:
+        raise InputError(f"{found.file}: eval is empty; it is not a training run with --do_eval")
+    return {split.short: splits.part(name).number(f"eval_{task.metrics[0]}") for name, split in task.dev.items()}
+
+
+def _group_scores(found: Fields) -> dict[str, float]:
+    """Accuracies on the challenge sets that the run evaluated itself."""
+    scores = {}
+    for name, facts in found.part("challenge", optional=True).parts().items():
+        if ":" in name or SUBSET.startswith(f"{name}:"):
+            raise InputError(f"{found.file}: challenge.{name}: a challenge set needs another name, without a colon")
+        groups = facts.part("groups").fractions()
+        scores |= {grouped_column(name, group): value for group, value in groups.items()}
+        scores[grouped_column(name, WORST)] = facts.fraction("worst_group")
+        scores[grouped_column(name, MEAN)] = facts.fraction("mean_over_groups")
+    return scores
+
+
+def _challenge_scores(path: Path, challenges) -> dict[str, float]:
+    """Accuracies on the challenge sets that a script of their own evaluated, where it did."""
+    scores = {}
+    for challenge in challenges:
+        file = path / challenge.results_file
+        if not file.exists():
+            continue
+        try:
+            own = challenge.read(read_json(file))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{file}: not the results of {challenge.name}: {error} is missing or of another kind; evaluate the run again"
+            ) from None
+        scores |= Fields(own, str(file)).fractions()
+    return scores
+
+
+def _subset(path: Path, name: str) -> dict[str, float]:
+    """What `selection.json` says of the chosen examples; nothing where there is none."""
+    if not path.exists():
+        return {}
+    card = Fields(read_json(path), f"{name}/{CARD_FILE}")
+    labels, contradicts = (card.part(key, optional=True).parts() for key in ("labels", "contradicts"))
+    facts = {f"{SUBSET}{label}": shares.number("subset") for label, shares in labels.items()}
+    facts |= {f"{AGAINST}{heuristic}": count.number("subset") for heuristic, count in contradicts.items()}
+    return {name: round(float(value), 6) for name, value in facts.items()}
+
+
+def _is_constant(path: Path) -> bool:
+    """Whether a predictions file of several rows holds one answer only."""
+    if not path.exists():
+        return False
+    try:
+        answers = [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    except (IndexError, UnicodeDecodeError):
+        raise InputError(
+            f"{path}: expected index, gold label and prediction in each row; it was cut short or is another file"
+        ) from None
+    return len(answers) > 1 and len(set(answers)) == 1

@@ -1,0 +1,232 @@
+"""Tables of a report: numbers into rows of cells, with the words that explain them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.data.challenge import ChallengeColumns
+from utils.report import published
+from utils.report.comparison import Difference, differences_from_random, mean_and_std
+from utils.report.results import AGAINST, SUBSET, Result, Runs
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows: the header first, or none; words: what stands below."""
+
+    title: str
+    rows: list[list[str]]
+    words: str
+
+    def markdown(self) -> str:
+        lines = [f"| {' | '.join(row)} |" for row in self.rows]
+        if lines:
+            lines = [lines[0], "|" + "---|" * len(self.rows[0]), *lines[1:], ""]
+        return "\n".join([f"## {self.title}", "", *lines, self.words]).rstrip()
+
+
+def tables_of(runs: Runs, *, with_published: bool = False) -> list[Table]:
+    """Every table of the report that these runs fill, the overview first."""
+    tables = [overview(runs), accuracy(runs)]
+    if runs.grouped:
+        tables.append(challenge_sets(runs))
+    if any(strategy not in ("all", "random") for strategy, _, _ in runs.arms):
+        tables += [comparison(runs), cost(runs)]
+    if runs.subset_columns:
+        tables.append(chosen(runs))
+    if with_published:
+        tables.append(beside_published(runs))
+    if runs.problems:
+        tables.append(Table("Left out, or missing", [], "\n".join(f"- {problem}" for problem in runs.problems)))
+    return tables
+
+
+def overview(runs: Runs) -> Table:
+    """A row per strategy, a column per share."""
+    shares = sorted({share for _, share, _ in runs.arms})
+    rows = [["chosen by", *(f"{100 * share:g} %" for share in shares)]]
+    for strategy, budget in dict.fromkeys((s, b) for s, _, b in runs.arms):
+        row = [strategy if budget == "epochs" else f"{strategy}, equal {budget}"]
+        for share in shares:
+            results = runs.arms.get((strategy, share, budget), [])
+            parts = [_mean([np.mean([r.scores[d] for d in runs.dev]) for r in results], 100, 1)]
+            if results:
+                parts += [_mean(_known(results, challenge.headline), 100, 1) for challenge in runs.shown]
+            row.append(" ; ".join(parts) + _failed(runs.failed[strategy, share, budget]))
+        rows.append(row)
+    meaning = [f"Mean accuracy on {' and '.join(runs.dev)}, %"]
+    meaning += [f"{challenge.headline} accuracy, %" for challenge in runs.shown]
+    words = f"{' ; '.join(meaning)}. ± standard deviation over seeds.{_failure_words(runs)}"
+    return Table("At a glance", rows, words)
+
+
+def accuracy(runs: Runs) -> Table:
+    """In the layout of the published table."""
+    header = ["data %", "chosen by", "equal", "seeds", f"eval_acc ({' / '.join(runs.dev)})"]
+    rows = [[*header, *_headings(runs.shown)]]
+    for arm, results in runs.arms.items():
+        dev = " / ".join(_mean(_known(results, name), 100, 2) for name in runs.dev)
+        rows.append([*_arm(runs, arm), dev, *_cells(runs.shown, results)])
+    words = (
+        "Mean ± standard deviation over seeds (a seed decides both the draw and the training). Equal epochs: every share is "
+        "trained for the same number of epochs; equal steps: for as many optimizer steps as everything takes."
+    )
+    return Table("Accuracy by share of the data", rows, words + _failure_words(runs))
+
+
+def challenge_sets(runs: Runs) -> Table:
+    """The sets that runs evaluated themselves, by group."""
+    rows = [["data %", "chosen by", "equal", "seeds", *_headings(runs.grouped)]]
+    rows += [[*_arm(runs, arm), *_cells(runs.grouped, results)] for arm, results in runs.arms.items()]
+    words = (
+        "Fraction right, mean ± standard deviation over seeds. Worst group: the lowest accuracy of any group, in each run. "
+        "Mean over groups: every group weighs the same, however many examples it has."
+    )
+    return Table("Challenge sets", rows, words)
+
+
+def comparison(runs: Runs) -> Table:
+    """Differences from random (from `all` at 100 %) at the same share and budget, paired by seed, in points."""
+    compared = [name for challenge in [*runs.shown, *runs.grouped] for name in challenge.compared]
+    metrics = [*runs.dev, *(name for name in compared if name in runs.columns)]
+    rows = [["data %", "chosen by", "equal", "seeds", *metrics]]
+    for (strategy, share, budget), found in differences_from_random(runs.arms, metrics).items():
+        seeds = max(difference.n for difference in found.values())
+        rows.append([f"{100 * share:g}", strategy, budget, str(seeds), *(_difference(found.get(m)) for m in metrics)])
+    words = (
+        "Points, paired by seed: mean [95 % interval] and, after >, the smallest true difference that so many seeds of "
+        "this spread show with 80 % power. Interval and smallest difference are adjusted (Bonferroni) for the number of "
+        "strategies that are compared at that share: the intervals of one column and share hold together with 95 % "
+        "confidence. **better** or **worse**: the interval excludes 0. Anything else is not shown to differ, which is not "
+        "the same as shown to be equal. No spread: every seed differs by the same amount, so nothing can be said about "
+        "further seeds."
+    )
+    return Table("Difference from random", rows, words)
+
+
+def cost(runs: Runs) -> Table:
+    """What an arm costs, scoring included, and after how many trainings it is cheaper than training on everything."""
+    full = runs.arms.get(("all", 1.0, "epochs"))
+    everything = float(np.mean([r.cost for r in full])) if full else None
+    rows = [["data %", "chosen by", "equal", "training", "scoring", "together", "pays after"]]
+    for (strategy, share, budget), results in runs.arms.items():
+        if not results:
+            continue
+        training, scoring = float(np.mean([r.cost for r in results])), runs.scoring.get(strategy, 0.0)
+        saved = everything - training if everything is not None else 0.0
+        numbers = [f"{training:.2f}", f"{scoring:.2f}", f"{training + scoring:.2f}"]
+        rows.append([f"{100 * share:g}", strategy, budget, *numbers, _pays_after(scoring, saved)])
+    words = (
+        "In training epochs on everything; forward passes count a third. Scoring is what the way of choosing needs once "
+        "(a run that records dynamics, embeddings, a first fine-tuning; what was given ready-made counts nothing); `pays "
+        "after`: number of trainings on the chosen examples after which scoring and they together cost less than as many "
+        "on everything."
+    )
+    return Table("Cost", rows, words)
+
+
+def chosen(runs: Runs) -> Table:
+    """What is in the chosen examples, failed runs included: it may be why they failed."""
+    columns = runs.subset_columns
+    rows = [["data %", "chosen by", *(name.removeprefix(SUBSET) for name in columns)]]
+    found: dict[tuple, list[dict]] = {}
+    for result in runs.results:
+        if result.subset:
+            found.setdefault((result.data_pct, result.strategy), []).append(result.subset)
+    for (share, strategy), subsets in found.items():
+        row = [f"{100 * share:g}", strategy]
+        for name in columns:
+            values = [subset[name] for subset in subsets if name in subset]
+            row.append(_mean_only(values, count=name.startswith(AGAINST)))
+        rows.append(row)
+    words = (
+        "Share of each label, and number of pairs that contradict a heuristic of word overlap (it holds, and the label is "
+        "not entailment); means over seeds."
+    )
+    return Table("What was chosen", rows, words)
+
+
+def beside_published(runs: Runs) -> Table:
+    """Our random subsets beside those that were published, for the columns that both have."""
+    published_cells = (published.ENTAILED, published.NON_ENTAILED)
+    places = {columns: place for place, columns in enumerate(published_cells, 1)}
+    cells = [(challenge, cell) for challenge in runs.challenges for cell in challenge.cells]
+    both = [(cell, places[key]) for _, cell in cells if (key := tuple(cell.columns.values())) in places]
+    titles = ["eval_acc", *(cell.title for cell, _ in both)]
+    rows = [["data %", *(f"{title}, {whose}" for title in titles for whose in ("ours", "theirs"))]]
+    for share, theirs in published.PUBLISHED.items():
+        results = runs.arms.get(("all" if share == 1 else "random", share, "epochs"), [])
+        ours = " / ".join(_mean(_known(results, name), 100, 2) for name in published.DEV) if results else "-"
+        row = [f"{100 * share:g}", ours, " / ".join(f"{value:.2f}" for value in theirs[0])]
+        for cell, place in both:
+            known = any(_known(results, name) for name in cell.columns.values())
+            row += [_cell(cell, results) if known else "-", ", ".join(f"{value:.3f}" for value in theirs[place])]
+        rows.append(row)
+    names = dict.fromkeys(challenge.name for challenge, cell in cells if any(cell is other for other, _ in both))
+    suspect = f"; {published.SUSPECT.format(' and '.join(names))}" if names else ""
+    return Table("Beside the published numbers", rows, f"{published.WORDS}{suspect}.")
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+def _arm(runs: Runs, arm) -> list[str]:
+    strategy, share, budget = arm
+    return [f"{100 * share:g}", strategy, budget, f"{len(runs.arms[arm])}{_failed(runs.failed[arm])}"]
+
+
+def _headings(challenges: list[ChallengeColumns]) -> list[str]:
+    return [cell.heading for challenge in challenges for cell in challenge.cells]
+
+
+def _cells(challenges: list[ChallengeColumns], results: list[Result]) -> list[str]:
+    return [_cell(cell, results) for challenge in challenges for cell in challenge.cells]
+
+
+def _cell(cell, results: list[Result]) -> str:
+    return ", ".join(_mean(_known(results, name), 1, 3) for name in cell.columns.values())
+
+
+def _known(results: list[Result], column: str) -> list[float]:
+    return [r.scores[column] for r in results if column in r.scores]
+
+
+def _mean(values, scale: float, digits: int) -> str:
+    """Mean ± standard deviation, or - for no values."""
+    if not values:
+        return "-"
+    mean, std = mean_and_std(values)
+    text = f"{scale * mean:.{digits}f}"
+    return text if math.isnan(std) else f"{text} ± {scale * std:.{digits}f}"
+
+
+def _mean_only(values, *, count: bool) -> str:
+    if not values:
+        return "-"
+    return f"{np.mean(values):.1f}" if count else f"{100 * np.mean(values):.1f} %"
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    mean = f"{difference.mean:+.1f}"
+    if not difference.has_spread:
+        return f"{mean} ({'one seed' if difference.n == 1 else 'no spread'})"
+    verdict = f" **{difference.verdict}**" if difference.verdict else ""
+    return f"{mean} [{difference.low:+.1f}, {difference.high:+.1f}] > {difference.detectable:.1f}{verdict}"
+
+
+def _pays_after(scoring: float, saved: float) -> str:
+    """Number of trainings that save more than scoring costs. saved: what one training saves, in epochs."""
+    if saved <= 1e-9:
+        return "-"
+    return f"{max(1, math.ceil(scoring / saved - 1e-9))} training{'s' if scoring > saved + 1e-9 else ''}"
+
+
+def _failed(count: int) -> str:
+    return f" ({count} failed)" if count else ""
+
+
+def _failure_words(runs: Runs) -> str:
+    if not runs.failed:
+        return ""
+    return " Failed: seeds that give every dev example the same answer, counted but not averaged in."

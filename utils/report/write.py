@@ -1,0 +1,32 @@
+"""All files of a report, from its runs. The same runs give the same files, but for timings.csv."""
+
+import csv
+import io
+from pathlib import Path
+
+from utils.files import write_text
+from utils.report.figures import draw
+from utils.report.page import page
+from utils.report.recorded import csv_rows
+from utils.report.results import Runs
+from utils.report.tables import tables_of
+
+
+def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
+    """Write every file of the report into `out` and return the text of results.md. published: set the published numbers
+    beside ours."""
+    title, tables = f"Results: {runs.task}", tables_of(runs, with_published=published)
+    write_text(out / "results.csv", _csv(csv_rows(runs)))
+    timed = [[result.name, round(result.seconds, 2)] for result in runs.results if result.seconds is not None]
+    if timed:
+        write_text(out / "timings.csv", _csv([["run", "seconds_training"], *timed]))
+    text = "\n\n".join([f"# {title}", *(table.markdown() for table in tables)])
+    write_text(out / "results.md", text + "\n")
+    write_text(out / "report.html", page(title, tables, draw(runs, out), out))
+    return text
+
+
+def _csv(rows: list[list]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
