@@ -1,6 +1,5 @@
 """report.py on run folders written by the test: layout, verdicts, what is left out and named, one page without a network."""
 
-import copy
 import csv
 import json
 import re
@@ -8,14 +7,11 @@ import re
 import pytest
 
 import report
-from hans.challenge import HANS, HEURISTICS
-from utils.data.challenge import Cell, ChallengeScores
+from hans.challenge import HEURISTICS
 from utils.errors import InputError
 from utils.report.comparison import differences_from_random
 from utils.report.published import PUBLISHED
-from utils.report.recorded import read_csv
 from utils.report.run_folders import load_runs
-from utils.report.tables import tables_of
 
 N = 1000
 
