@@ -132,6 +132,7 @@ def test_kill_9_before_any_change_of_names(folder, tmp_path):
         assert done.status in (0, -signal.SIGKILL), done.stderr
     assert kills >= 6, "too few such moments to show anything"
     shutil.rmtree(out / "checkpoints", ignore_errors=True)  # all that a kill after results.json leaves behind
+    (out / ".lock").unlink(missing_ok=True)  # likewise; it holds no lock once its process is gone
     assert_same_result(out, folder / "whole")
 
 
@@ -194,6 +195,7 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(folder, 
     assert re.search(rf"continuing from .*{before.name}\n", done.stderr)
     first = int(re.search(r"step (\d+)/", done.stderr)[1])
     assert first == int(before.name.removeprefix("step_")) + 1
+    (out / ".lock").unlink(missing_ok=True)  # likewise; it holds no lock once its process is gone
     assert_same_result(out, folder / "whole")
 
 
@@ -203,6 +205,7 @@ def test_with_every_checkpoint_damaged_the_run_begins_again(folder, killed, tmp_
         (checkpoint / "model.safetensors").write_bytes(b"")
     done = forked.run("run_glue.py", *flags(folder, out), printed=tmp_path / "printed")
     assert done.stderr.count("is damaged") == 2 and "continuing" not in done.stderr
+    (out / ".lock").unlink(missing_ok=True)  # likewise; it holds no lock once its process is gone
     assert_same_result(out, folder / "whole")
 
 
@@ -241,6 +244,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_but_time(folder, disk, tmp_pa
         good = checkpoints_of(out)
         steps.append(int(good[-1].name.removeprefix("step_")) if good else 0)
     assert failures >= 3 and any(steps), (failures, steps)
+    (out / ".lock").unlink(missing_ok=True)  # likewise; it holds no lock once its process is gone
     assert_same_result(out, folder / "whole")
 
 
@@ -264,6 +268,7 @@ def test_the_last_good_checkpoint_survives_a_failed_write(folder, killed, tmp_pa
     assert good == {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
     done = forked.run("run_glue.py", *flags(folder, out), printed=tmp_path / "printed")
     assert f"continuing from {checkpoints_of(killed)[-1]}".replace(str(killed), str(out)) in done.stderr
+    (out / ".lock").unlink(missing_ok=True)  # likewise; it holds no lock once its process is gone
     assert_same_result(out, folder / "whole")
 
 

@@ -269,7 +269,7 @@ def test_what_cannot_be_used_is_one_clear_line(checkpoints, data, tmp_path, caps
         "--layer -4": flags(checkpoint, data, out, "--layer", -4),
         "--label_order": flags(unnamed, data, out, "--logits"),
         "leaves no room for text": flags(checkpoint, data, out, "--max_seq_length", 3),
-        "0 is not a positive whole number": flags(checkpoint, data, out, "--tokens_per_micro_batch", 0),
+        "0 is not a whole number from 1": flags(checkpoint, data, out, "--tokens_per_micro_batch", 0),
     }
     for expected, argv in cases.items():
         assert expected in refusal(monkeypatch, capsys, *argv), expected

@@ -336,8 +336,8 @@ def test_a_damaged_run_json_is_one_line(tmp_path):
 
 def test_the_folder_is_a_file(tmp_path):
     (tmp_path / "x").write_text("")
-    with pytest.raises(InputError, match="is a file"):
-        directory(tmp_path / "x")
+    with pytest.raises(InputError, match="is a file"), folder_lock(tmp_path / "x"):
+        pass
 
 
 def test_run_json_records_arguments_and_versions(tmp_path):
