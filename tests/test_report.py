@@ -10,6 +10,7 @@ import report
 from hans.challenge import HEURISTICS
 from utils.errors import InputError
 from utils.report.comparison import differences_from_random
+from utils.report.figures import curve
 from utils.report.published import PUBLISHED
 from utils.report.run_folders import load_runs
 
@@ -169,6 +170,17 @@ def test_the_page_holds_everything_and_needs_no_network(sweep):
     assert not re.search(r'(src|href)="(?!data:)', page) and "61.00 ± 1.00" in page
 
 
+def test_curves_end_in_the_run_on_everything_but_for_what_trains_on_after_it(sweep):
+    write_run(sweep / "runs" / "again", "forgettable", 0.1, 0, 0.7)
+    arms = load_runs(sweep).arms
+    assert curve(arms, "diverse", "mnli", "epochs") == [
+        (0.1, pytest.approx(0.6601), pytest.approx(0.0101)),
+        (1.0, pytest.approx(0.81), pytest.approx(0.01)),
+    ]
+    assert [share for share, _, _ in curve(arms, "forgettable", "mnli", "epochs")] == [0.1]
+    assert curve(arms, "diverse", "mnli", "steps") == []
+
+
 def test_the_same_runs_give_the_same_files(sweep, tmp_path):
     run(sweep, "--output_dir", str(tmp_path / "one"))
     run(sweep, "--output_dir", str(tmp_path / "two"))
@@ -233,7 +245,7 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
     write_run(runs / "foreign", "random", 0.1, 3, 0.99, data="another")
     write_run(runs / "hot", "random", 0.1, 4, 0.99, lr=1.0)
     write_run(runs / "other", "random", 0.1, 4, 0.99, model="bert-base-uncased")
-    write_run(runs / "again", "random", 0.1, 2, 0.99)
+    write_run(runs / "twice", "random", 0.1, 2, 0.99)
     collapse(write_run(runs / "constant", "random", 0.1, 5, 0.33))
     for path in sorted((runs / "noisy-0").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -245,14 +257,14 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
         "foreign: other data than most runs (train another instead of abc)",
         "hot: other settings than most runs (learning_rate 1.0 instead of 2e-05)",
         "other: other settings than most runs (model_name_or_path bert-base-uncased instead of albert-base-v1)",
-        "random-2: the same strategy, share, budget and seed as again; left out",
+        "twice: the same strategy, share, budget and seed as random-2; left out",
         "failed seeds, the same answer to every dev example, counted, not averaged in: constant",
         "planned, not begun: noisy-0",
         "hard at 10 % (equal epochs): seed 0, 5 missing",
     ):
         assert expected in printed and expected in (sweep / "report" / "results.md").read_text(), expected
     rows = {row[1]: row for row in tables(printed)["Accuracy by share of the data"]}
-    assert rows["random"][3] == "3 (1 failed)" and rows["diverse"][3] == "1"
+    assert rows["random"][3:5] == ["3 (1 failed)", "61.00 ± 1.00 / 62.00 ± 1.00"] and rows["diverse"][3] == "1"
     differences = {row[1]: row for row in tables(printed)["Difference from random"]}
     assert "one seed" in differences["diverse"][4] and differences["hard"][3] == "2"
 
@@ -285,6 +297,268 @@ def test_equal_steps_and_online_runs_have_rows_of_their_own(sweep):
         write_run(runs / f"rs2-{seed}", "all", 0.1, seed, 0.7, online="rs2")
     arms = {result.arm for result in load_runs(sweep).results}
     assert ("random", 0.1, "steps") in arms and ("rs2", 0.1, "epochs") in arms
+
+
+HEADER = (
+    "task,run,strategy,data_pct,budget,seed,examples,cost_epochs,scoring_epochs,failed,model,data,pool,learning_rate,version,"
+    "mnli,mnli-mm,entailed lexical_overlap,entailed subsequence,entailed constituent,HANS entailed,non-entailed "
+    "lexical_overlap,non-entailed subsequence,non-entailed constituent,HANS non-entailed,HANS overall"
+)
+
+
+def test_results_csv_is_the_recorded_text(tmp_path):
+    """Other tools read this file: its columns, their order and the spelling of numbers stay as they are."""
+    write_run(tmp_path / "a", "diverse", 0.25, 3, 0.5, 0.25, probed=300, version=2)
+    run(tmp_path)
+    assert (tmp_path / "report" / "results.csv").read_text().splitlines() == [
+        HEADER,
+        "MNLI,a,diverse,0.25,epochs,3,250,0.6,0.0,no,albert-base-v1,abc,1000,2e-05,2,0.5,0.51,0.9,0.91,0.92,0.91,0.25,0.26,"
+        "0.27,0.26,0.585",
+    ]
+
+
+def test_probing_costs_a_third_of_training(tmp_path):
+    """200 examples trained on and 300 probed, of 1,000: a fifth of an epoch and a third of 0.3."""
+    for seed in range(2):
+        write_run(tmp_path / f"p{seed}", "hard", 0.1, seed, 0.6, probed=300 * (1 + seed))
+        write_run(tmp_path / f"all{seed}", "all", 1.0, seed, 0.8)
+    runs = load_runs(tmp_path)
+    assert [result.cost for result in runs.results] == pytest.approx([0.3, 0.4, 2.0, 2.0])
+    run(tmp_path)
+    rows = {row[1]: row for row in tables((tmp_path / "report" / "results.md").read_text())["Cost"]}
+    assert rows["hard"][3] == "0.35" and rows["all"][3] == "2.00"
+
+
+def test_a_results_csv_without_the_newer_columns_loads_and_stays_as_it_is(sweep, tmp_path):
+    run(sweep)
+    with open(sweep / "report" / "results.csv", encoding="utf-8", newline="") as file:
+        rows = [row[:10] + row[15:] for row in csv.reader(file)]
+    old = tmp_path / "results.csv"
+    with open(old, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    before = old.read_bytes()
+    run(old)
+    assert old.read_bytes() == before
+    assert (tmp_path / "results.md").read_text() == (sweep / "report" / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (
+            "learning_rate",
+            "0.1",
+            "noisy-0: other settings than most runs (learning_rate 0.1 instead of 2e-05); left out",
+        ),
+        ("model", "", "noisy-0: other settings than most runs (model not known instead of albert-base-v1); left out"),
+        ("data", "xyz", "noisy-0: other settings than most runs (data xyz instead of abc); left out"),
+        ("pool", "9", "noisy-0: other settings than most runs (pool 9 instead of 1000); left out"),
+        ("version", "2", "noisy-0: other version of hard than most runs (version 2 instead of 1); left out"),
+    ],
+)
+def test_rows_of_unlike_runs_are_not_averaged(sweep, tmp_path, column, value, message):
+    run(sweep)
+    with open(sweep / "report" / "results.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    next(row for row in rows if row["run"] == "noisy-0")[column] = value
+    with open(tmp_path / "results.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    runs = read_csv(tmp_path / "results.csv", challenges=(HANS,))
+    assert message in runs.problems and "noisy-0" not in [result.name for result in runs.results]
+    assert len(runs.results) == len(rows) - 1
+
+
+def test_strategies_have_versions_of_their_own(sweep):
+    """Versions are compared among the runs of one strategy: another strategy may be at another version."""
+    for seed in range(3):
+        write_run(sweep / "runs" / f"new-{seed}", "moderate", 0.1, seed, 0.6, version=3)
+    write_run(sweep / "runs" / "old", "moderate", 0.1, 7, 0.6)
+    runs = load_runs(sweep)
+    assert "old: other version of moderate than most runs (version 1 instead of 3); left out" in runs.problems
+    assert len(runs.results) == 15
+
+
+def test_a_run_that_continues_another_has_the_model_of_the_other(sweep, tmp_path):
+    """Also where the sweep was moved: the recorded path is that of another machine."""
+    write_run(sweep / "runs" / "second", "forgettable", 0.1, 0, 0.6, model="/elsewhere/sweep/runs/all-0")
+    write_run(sweep / "runs" / "third", "forgettable", 0.3, 0, 0.6, model=str(sweep / "runs" / "second"))
+    write_run(sweep / "runs" / "itself", "forgettable", 0.5, 0, 0.6, model="/models/runs/itself")
+    runs = load_runs(sweep)
+    assert {result.identity["model"] for result in runs.results} == {"albert-base-v1"}
+    assert {"second", "third"} < {result.name for result in runs.results}
+    assert any(line.startswith("runs/itself: other settings") for line in runs.problems)
+
+
+def add_groups(folder, accuracies: dict):
+    """What run_glue.py --challenge leaves in results.json."""
+    results = json.loads((folder / "results.json").read_text())
+    worst, mean = min(accuracies.values()), sum(accuracies.values()) / len(accuracies)
+    facts = {"groups": accuracies, "worst_group": worst, "mean_over_groups": mean, "accuracy": mean}
+    results["challenge"] = {"negation": facts}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_challenge_sets_evaluated_inside_a_run_have_their_table_and_are_compared(sweep, tmp_path):
+    for seed in range(3):
+        add_groups(sweep / "runs" / f"random-{seed}", {"with not": 0.25 + seed / 8, "without": 0.75})
+        add_groups(sweep / "runs" / f"better-{seed}", {"with not": 0.50 + seed / 4, "without": 0.75})
+    run(sweep)
+    found = tables((sweep / "report" / "results.md").read_text())
+    header, *rows = found["Challenge sets"]
+    assert header[3:] == ["seeds", "negation (worst group, mean over groups)", "negation by group (with not, without)"]
+    cells = {row[1]: row[4:] for row in rows}
+    assert cells["random"] == ["0.375 ± 0.125, 0.562 ± 0.062", "0.375 ± 0.125, 0.750 ± 0.000"]
+    assert cells["diverse"][0].startswith("0.667 ± 0.144, ") and cells["hard"] == ["-, -", "-, -"]
+    header, *rows = found["Difference from random"]
+    assert header[-2:] == ["negation: worst group", "negation: mean over groups"]
+    by_way = {row[1]: row for row in rows}
+    assert by_way["diverse"][-2].startswith("+29.2 [") and by_way["hard"][-1] == "-"
+    assert header[4:6] == ["mnli", "mnli-mm"]  # the dev columns, and no column of a challenge set among them
+    names = {path.name for path in (sweep / "report").glob("*.png")}
+    assert {"challenge_negation_epochs.png", "challenge_negation_against_accuracy.png"} < names
+    (tmp_path / "results.csv").write_bytes((sweep / "report" / "results.csv").read_bytes())
+    run(tmp_path / "results.csv")
+    assert (tmp_path / "results.md").read_bytes() == (sweep / "report" / "results.md").read_bytes()
+
+
+def test_a_challenge_set_is_what_its_record_says(tmp_path):
+    """The report knows no challenge set by name: a made-up one gets columns, cells and comparisons."""
+    dogs = ChallengeScores(
+        name="DOGS", results_file="dogs.json", read=lambda found: {"old dogs": found["old"], "DOGS": found["all"]},
+        cells=(Cell("dogs", {"old": "old dogs"}),), headline="DOGS", compared=("DOGS",),
+    )  # fmt: skip
+    for name in ("random", "hard"):
+        for seed in range(2):
+            folder = write_run(tmp_path / f"{name}{seed}", name, 0.1, seed, 0.6, hans=False)
+            (folder / "dogs.json").write_text(json.dumps({"old": 0.5, "all": 0.25 + seed / 4}))
+    runs = load_runs(tmp_path, challenges=(HANS, dogs))
+    found = {table.title: table for table in tables_of(runs)}
+    text = "\n".join(table.markdown() for table in found.values())
+    assert runs.dev == ("mnli", "mnli-mm") and "HANS" not in text
+    assert found["Accuracy by share of the data"].rows[0][5:] == ["dogs (old)"]
+    assert found["Accuracy by share of the data"].rows[1][5:] == ["0.500 ± 0.000"]
+    assert found["Difference from random"].rows[0][4:] == ["mnli", "mnli-mm", "DOGS"]
+    assert found["At a glance"].rows[1] == ["random", "60.5 ± 0.0 ; 37.5 ± 17.7"]
+
+
+def test_dev_columns_of_an_unknown_task_are_all_but_those_of_challenge_sets(sweep, tmp_path):
+    add_groups(sweep / "runs" / "random-0", {"a": 0.5})
+    run(sweep)
+    text = (sweep / "report" / "results.csv").read_text()
+    (tmp_path / "results.csv").write_text(text.replace("MNLI,", "my-data,").replace(",mnli,mnli-mm,", ",dev,other,"))
+    assert read_csv(tmp_path / "results.csv", challenges=(HANS,)).dev == ("dev", "other")
+
+
+def damaged(document):
+    """(where, the document with one value null, missing or of another kind) for every value in it."""
+    places = [[]]
+    while places:
+        place = places.pop()
+        value = document
+        for key in place:
+            value = value[key]
+        if isinstance(value, (dict, list)):
+            places += [[*place, key] for key in (value if isinstance(value, dict) else range(len(value)))]
+        if not place:
+            continue
+        for other in (None, "text", [], {}, -1, float("nan"), 10**400, "missing"):
+            changed = copy.deepcopy(document)
+            parent = changed
+            for key in place[:-1]:
+                parent = parent[key]
+            if other == "missing":
+                del parent[place[-1]]
+            else:
+                parent[place[-1]] = other
+            yield f"{'.'.join(map(str, place))} = {str(other)[:9]}", changed
+
+
+@pytest.mark.parametrize(
+    "file", ["run.json", "results.json", "selection.json", "hans/hans_results.json", "../sweep.json"]
+)  # fmt: skip
+def test_a_null_missing_or_odd_value_in_any_file_is_one_line(tmp_path, file):
+    """Whatever stands under whichever key: the run is read, or it is named, or the report ends in one line."""
+    good = write_run(tmp_path / "good", "random", 0.1, 0, 0.6)
+    bad = write_run(tmp_path / "bad", "hard", 0.1, 0, 0.7, steps=100, online="rs2")
+    for folder in (good, bad):
+        add_groups(folder, {"a": 0.5, "b": 0.25})
+        card = {"labels": {"neutral": {"subset": 0.5}}, "contradicts": {"subsequence": {"subset": 7}}}
+        (folder / "selection.json").write_text(json.dumps(card))
+    plan = {"runs": [{"name": "bad"}], "scoring_epochs": {"rs2": 0.5}}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    path = bad / file
+    refused = read = 0
+    for where, changed in damaged(json.loads(path.read_text())):
+        path.write_text(json.dumps(changed))
+        try:
+            runs = load_runs(tmp_path, challenges=(HANS,))
+            text = "\n".join(table.markdown() for table in tables_of(runs))
+        except InputError as error:
+            text, runs = str(error), None
+        except Exception as error:
+            raise AssertionError(f"{file}: {where}") from error
+        named = runs is None or any("bad" in line for line in runs.problems)
+        refused, read = refused + named, read + (not named)
+        assert not named or len(text) < 10_000, where
+    assert refused > 5 * (file != "selection.json") and refused + read > 20, (refused, read)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "results.json",
+            lambda d: d["train"].pop("probed"),
+            "bad/results.json: train.probed is missing, expected a whole",
+        ),
+        ("results.json", lambda d: d.update(selection=None), "bad/results.json: selection is null, expected an object"),
+        ("results.json", lambda d: d.update(eval={}), "bad/results.json: eval is empty; it is not a training run with"),
+        ("results.json", lambda d: d["eval"].pop("dev_mismatched"), "bad/results.json: eval.dev_mismatched is missing"),
+        (
+            "run.json",
+            lambda d: d["arguments"].update(seed="one"),
+            "bad/run.json: arguments.seed is 'one', expected a whole",
+        ),
+        ("run.json", lambda d: d["data"]["train"].clear(), "bad/run.json: data.train.fingerprint is missing"),
+        (
+            "hans/hans_results.json",
+            lambda d: d["by_heuristic"].pop("subsequence"),
+            "not the results of HANS: 'subsequence'",
+        ),
+        (
+            "hans/hans_results.json",
+            lambda d: d["by_heuristic"]["subsequence"].update(entailment=7),
+            "is 7, expected a frac",
+        ),
+    ],
+)
+def test_the_line_names_file_and_key(tmp_path, file, change, message):
+    write_run(tmp_path / "good", "random", 0.1, 0, 0.6)
+    path = write_run(tmp_path / "bad", "hard", 0.1, 0, 0.7) / file
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    (line,) = load_runs(tmp_path, challenges=(HANS,)).problems
+    assert message in line and "\n" not in line
+
+
+def test_predictions_that_were_cut_short_are_named(tmp_path):
+    write_run(tmp_path / "good", "random", 0.1, 0, 0.6)
+    bad = write_run(tmp_path / "bad", "hard", 0.1, 0, 0.7)
+    (bad / "predictions_dev_matched.tsv").write_text("index\tgold\tprediction\n0\ta\n")
+    assert any("predictions_dev_matched.tsv: expected index" in line for line in load_runs(tmp_path).problems)
+
+
+@pytest.mark.parametrize("name", ["chosen", "a: b"])
+def test_a_challenge_set_needs_a_name_of_its_own(tmp_path, name):
+    write_run(tmp_path / "good", "random", 0.1, 0, 0.6)
+    bad = write_run(tmp_path / "bad", "hard", 0.1, 0, 0.7)
+    results = json.loads((bad / "results.json").read_text())
+    results["challenge"] = {name: {"groups": {"a": 0.5}, "worst_group": 0.5, "mean_over_groups": 0.5}}
+    (bad / "results.json").write_text(json.dumps(results))
+    assert any(f"challenge.{name}: a challenge set needs another name" in line for line in load_runs(tmp_path).problems)
 
 
 def test_published_numbers_stand_beside_ours_marked_as_theirs(sweep):

@@ -9,7 +9,7 @@ import numpy as np
 from utils.data.challenge import ChallengeColumns
 from utils.files import atomic_path
 from utils.report.comparison import mean_and_std
-from utils.report.results import Runs
+from utils.report.results import Arm, Result, Runs
 
 COLOURS = 20  # of the map that lines are drawn in; `random` and `all` are black
 MARKERS = "osD^v<>PX*"
@@ -130,7 +130,7 @@ class _Figures:
     def _curves(self, axes, column: str, budget: str, scale: float) -> None:
         """One line per strategy over the share of the data, with a band of one standard deviation over seeds."""
         for strategy in self.strategies:
-            points = self._points(strategy, column, budget)
+            points = curve(self.arms, strategy, column, budget)
             if not points:
                 continue
             x, mean, std = (np.asarray(values) for values in zip(*points, strict=True))
@@ -139,17 +139,18 @@ class _Figures:
             axes.fill_between(100 * x, scale * low, scale * high, color=self.looks[strategy]["color"], alpha=0.08)
         axes.grid(alpha=0.3)
 
-    def _points(self, strategy: str, column: str, budget: str) -> list[tuple[float, float, float]]:
-        """(share, mean, standard deviation) of each share; at 100 % a strategy is the run `all`.
 
-        `forgettable` is not: it trains on beyond it.
-        """
-        found = {share: results for (s, share, b), results in self.arms.items() if s == strategy and b == budget}
-        everything = self.arms.get(("all", 1.0, "epochs"))
-        if everything and found and strategy != "forgettable":
-            found.setdefault(1.0, everything)
-        values = {share: [r.scores[column] for r in found[share] if column in r.scores] for share in sorted(found)}
-        return [(share, *mean_and_std(known)) for share, known in values.items() if known]
+def curve(arms: dict[Arm, list[Result]], strategy: str, column: str, budget: str) -> list[tuple[float, float, float]]:
+    """(share, mean, standard deviation) of each share; at 100 % a strategy is the run `all`.
+
+    `forgettable` is not: it trains on beyond it.
+    """
+    found = {share: results for (s, share, b), results in arms.items() if s == strategy and b == budget}
+    everything = arms.get(("all", 1.0, "epochs"))
+    if everything and found and strategy != "forgettable":
+        found.setdefault(1.0, everything)
+    values = {share: [r.scores[column] for r in found[share] if column in r.scores] for share in sorted(found)}
+    return [(share, *mean_and_std(known)) for share, known in values.items() if known]
 
 
 def _file_name(name: str) -> str:

@@ -101,7 +101,7 @@ def gather(
 ) -> Runs:
     """Leave out what must not be averaged with the rest; name it, the failed and the missing seeds; order the rest.
     Raises InputError where no seed is left to average over."""
-    results, unlike = without_unlike(results)
+    results, unlike = _without_unlike(results)
     results, doubled = _without_doubles(sorted(results, key=_order))
     problems = [*problems, *unlike, *doubled]
     failed = ", ".join(result.name for result in results if result.collapsed)
@@ -128,7 +128,7 @@ def keep_alike(entries: list, facts: Callable, what: str, name: Callable) -> tup
     return [entry for entry in entries if facts(entry) == common], problems
 
 
-def without_unlike(results: list[Result]) -> tuple[list[Result], list[str]]:
+def _without_unlike(results: list[Result]) -> tuple[list[Result], list[str]]:
     """The results that agree on what IDENTITY names, and a line about each of the others."""
 
     def shared(result):

@@ -166,7 +166,7 @@ def _challenge_scores(path: Path, challenges) -> dict[str, float]:
             continue
         try:
             own = challenge.read(read_json(file))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{file}: not the results of {challenge.name}: {error} is missing or of another kind; evaluate the run again"
             ) from None
