@@ -70,6 +70,18 @@ def test_never_learnt_counts_above_every_forgotten_example():
     assert dynamics.never_learnt().tolist() == [True, False]
 
 
+def test_forgetting_looks_past_snapshots_in_which_the_example_was_not_seen():
+    """A letter a snapshot: r right, w wrong, - not seen."""
+    histories = {"rw": 1, "r-w": 1, "r--w-w": 1, "r-w-r-w": 2, "r-r": 0, "w-r": 0, "-r": 0, "r-": 0}
+    z = np.full((7, len(histories), 3), np.nan, dtype=np.float16)
+    for i, history in enumerate(histories):
+        for snapshot, letter in enumerate(history):
+            if letter != "-":
+                z[snapshot, i] = [1, 0, 0] if letter == "r" else [0, 1, 0]
+    dynamics = Dynamics(z, np.zeros(len(histories), dtype=np.int64), NAMES, np.arange(7), "train", "f")
+    assert dict(zip(histories, dynamics.forgetting_counts().tolist(), strict=True)) == histories
+
+
 def test_grand_is_autograds_gradient_norm_of_the_classifier_layer():
     import torch
 

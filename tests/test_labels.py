@@ -59,6 +59,22 @@ def test_chance_settles_nothing():
         labels.detect_order(rng.integers(0, 3, 500), rng.integers(0, 3, 500), MNLI, where="dev")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "n", "settled"),
+    [
+        (0.60, 0.50, 100, False),  # four standard errors are 28 points
+        (0.60, 0.50, 700, False),  # 10.7 points
+        (0.60, 0.50, 900, True),  # 9.4 points
+        (0.90, 0.10, 10, False),  # 89 points
+        (0.54, 0.50, 1_000_000, False),  # less than 5 points, however certain
+        (0.56, 0.50, 1_000_000, True),
+    ],
+)
+def test_an_order_wins_by_more_than_chance_could(first, second, n, settled):
+    order = ("neutral", "entailment", "contradiction")
+    assert labels.clear_winner([(order, first), (MNLI, second)], n) == (order if settled else None)
+
+
 def test_warnings_come_only_where_something_looks_wrong():
     gold = np.random.default_rng(0).integers(0, 3, 300)
     assert labels.evaluation_warnings(gold, gold, MNLI) == []

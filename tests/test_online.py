@@ -38,14 +38,24 @@ def test_error_norm_is_the_norm_of_softmax_minus_onehot():
 
 
 def test_grad_norm_weights_are_unbiased_for_the_candidates_by_enumeration():
-    scores, values = np.array([0.1, 1.0, 3.0, 0.0]), np.array([5.0, -1.0, 2.0, 7.0])
-    p, tau = online.sampling_probability(scores, mix=0.1)
-    expectation = sum(
-        np.prod(p[list(draw)]) * np.mean(values[list(draw)] / (4 * p[list(draw)]))
-        for draw in itertools.product(range(4), repeat=3)
+    """Four examples, all of them candidates: every batch of two, with probabilities worked out by hand and the weights
+    that `draw` gives."""
+    data, values = ragged(4), np.array([5.0, -1.0, 2.0, 7.0])
+    gold = np.array([0.2, 0.5, 0.9, 1.0])  # probability of the gold label; that of the other two is equal
+    logits = np.log(np.where(np.eye(3)[data.labels] == 1, gold[:, None], np.maximum(1 - gold, 1e-9)[:, None] / 2))
+    scores = (1 - gold) * np.sqrt(1.5)  # the norm of (1 - g, (1 - g) / 2, (1 - g) / 2)
+    p = 0.9 * scores / scores.sum() + 0.1 / 4
+    b, weights = batches("grad_norm", data, batch_size=2), {}
+    for step in range(200):
+        b.tau = 1e9  # as if sampling had long paid
+        rows, w = b.draw(step, lambda rows: logits[rows].astype(np.float32))
+        weights |= dict(zip(rows.tolist(), w.tolist(), strict=True))
+    batch_means = (
+        p[i] * p[j] * (weights[i] * values[i] + weights[j] * values[j]) / 2
+        for i, j in itertools.product(range(4), repeat=2)
     )
-    assert expectation == pytest.approx(values.mean())
-    assert (1 / (4 * p)).max() <= 1 / 0.1 + 1e-9 and tau > 1
+    assert sum(batch_means) == pytest.approx(values.mean(), rel=1e-5)
+    assert max(weights.values()) <= 1 / 0.1 + 1e-5
     assert online.sampling_probability(np.ones(5), 0.1)[1] == pytest.approx(1)
 
 

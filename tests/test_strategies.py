@@ -13,9 +13,8 @@ from utils.data.overlap import overlap_share, supports_heuristics
 from utils.errors import InputError
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
-from utils.selection.selection import Selection, budget, random_ranking
+from utils.selection.selection import Selection, budget, random_ranking, weights_without_replacement
 from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, select
-from utils.selection.strategies import model_scores as dynamics_strategies
 from utils.selection.strategies.coverage import (
     farthest_first,
     herd,
@@ -488,14 +487,25 @@ def naive_ccs_counts(scores, m, beta, bins):
 @pytest.mark.parametrize("m", [20, 57, 100, 240, 270])
 def test_ccs_fills_bins_like_the_paper(m):
     scores = INPUTS.dynamics.el2n()
-    kept, take = naive_ccs_counts(scores, m, 0.1, dynamics_strategies.CCS_BINS)
+    kept, take = naive_ccs_counts(scores, m, 0.1, 50)
     chosen = select("ccs", INPUTS, m, 0).indices
-    edges = np.histogram_bin_edges(kept, bins=dynamics_strategies.CCS_BINS)
+    edges = np.histogram_bin_edges(kept, bins=50)
     assert scores[chosen].max() <= kept.max()
     # Two bins of one size may change places: compare how much the bins of each size hold.
     sizes, got = np.histogram(kept, edges)[0], np.histogram(scores[chosen], edges)[0]
     for size in np.unique(sizes):
         assert sorted(got[sizes == size]) == sorted(take[sizes == size])
+
+
+def test_ccs_has_fifty_bins():
+    """Scores from 0 to 50, so bins are one wide: 20.99 and 21.01 lie in two of them, 11.02 and 11.98 in one. With 49 or 51
+    bins, or half or twice as many, it would be otherwise. A fifth pick is the second of a bin, so there are five bins."""
+    scores = [0, 50, 20.99, 21.01, 11.02, 11.98]
+    logits = np.array([[0, score, -100] for score in scores], dtype=np.float16)[None]  # AUM is minus the score
+    dynamics = Dynamics(logits, np.zeros(6, dtype=np.int64), NAMES, [1.0], "eval", "f")
+    inputs = Inputs(6, "f", dynamics.labels, class_names=NAMES, dynamics=dynamics)
+    picks = {frozenset(select("ccs", inputs, 5, seed, ccs_beta=0.0, score="aum").indices) for seed in range(20)}
+    assert picks == {frozenset({0, 1, 2, 3, 4}), frozenset({0, 1, 2, 3, 5})}
 
 
 def test_ccs_takes_the_easiest_of_the_dropped_when_the_budget_is_larger():
@@ -575,11 +585,17 @@ class Scripted:
 
 
 def test_importance_is_unbiased_by_enumeration():
-    losses = np.array([0.3, 2.0, 1.1, 0.0])
-    p = mixture(np.array([1.0, 5.0, 0.0, 2.0]), 0.2)
+    """Every pair of draws, with probabilities worked out by hand and the weights that the strategy gives."""
+    losses, places = np.array([0.3, 2.0, 1.1, 0.0]), np.array([-3.0, 1.0, 0.0, 2.0])  # their mean is 0
+    p = 0.8 * places**2 / 14 + 0.2 / 4
+    inputs = Inputs(4, "f", embeddings=places[:, None].astype(np.float32))
+    weights = {}
+    for seed in range(200):
+        selection = select("importance", inputs, 4, seed, mix=0.2)
+        weights |= dict(zip(selection.indices.tolist(), selection.weights.tolist(), strict=True))
     draws = itertools.product(range(4), repeat=2)
-    expected = sum(p[i] * p[j] * (losses[i] / (4 * p[i]) + losses[j] / (4 * p[j])) / 2 for i, j in draws)
-    assert expected == pytest.approx(losses.mean(), rel=1e-12)
+    estimate = sum(p[i] * p[j] * (weights[i] * losses[i] + weights[j] * losses[j]) / 2 for i, j in draws)
+    assert estimate == pytest.approx(losses.mean(), rel=1e-6)
 
 
 def test_poisson_is_unbiased_by_enumeration():
@@ -587,6 +603,7 @@ def test_poisson_is_unbiased_by_enumeration():
     pi = inclusion_probabilities(mixture(np.array([1.0, 9.0, 0.0, 2.0, 3.0]), 0.2), 2)
     assert pi.sum() == pytest.approx(2) and pi.max() <= 1
     losses = np.array([0.3, 2.0, 1.1, 0.0, 0.7])
+    weights = weights_without_replacement(pi, 5)
     inclusion, estimate = np.zeros(5), 0.0
     orders = list(itertools.permutations(range(5)))
     for order in orders:
@@ -598,9 +615,9 @@ def test_poisson_is_unbiased_by_enumeration():
             chosen = systematic(pi, Scripted(order, (low + high) / 2))
             assert len(chosen) == 2 == len(set(chosen.tolist()))
             inclusion[chosen] += (high - low) / len(orders)
-            estimate += (high - low) / len(orders) * (2 / 5 / pi[chosen] * losses[chosen]).mean()
+            estimate += (high - low) / len(orders) * (weights[chosen] * losses[chosen]).mean()
     np.testing.assert_allclose(inclusion, pi, atol=1e-9)
-    assert estimate == pytest.approx(losses.mean(), abs=1e-9)
+    assert estimate == pytest.approx(losses.mean(), rel=1e-6)
 
 
 def test_certain_examples_are_always_in():

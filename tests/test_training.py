@@ -10,17 +10,19 @@ from transformers import AutoModelForSequenceClassification
 
 from tests import tiny
 from utils.data.tokens import Encoded
-from utils.errors import RunFailed
+from utils.errors import InputError, RunFailed
 from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
 from utils.models.collate import collate, micro_batches
 from utils.models.distributed import Processes
+from utils.models.families import freeze_lower_layers
 from utils.models.forward import Precision
 from utils.selection.selection import Selection
 from utils.training.batches import UniformBatches
 from utils.training.checkpoint import Checkpoints
 from utils.training.loop import Hooks, train
 from utils.training.optimizer import learning_rate_schedule
+from utils.training.progress import Meter
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 FLOAT32 = Precision("float32", "cpu")
@@ -124,6 +126,45 @@ def test_weight_two_is_the_example_twice():
     assert same(weights_of(a), weights_of(b), 2e-5)
 
 
+def test_a_step_is_no_longer_than_the_gradient_norm_allows(monkeypatch):
+    """With plain SGD at a learning rate of 1 a step is the gradient itself, so its length shows the clipping."""
+    sgd = lambda model, settings: torch.optim.SGD(model.parameters(), lr=1.0)  # noqa: E731
+    monkeypatch.setattr("utils.training.step.make_optimizer", sgd)
+    data = ragged(8)
+
+    def step(max_grad_norm):
+        model = classifier()
+        before = weights_of(model)
+        run(
+            model, data, everything(data), epochs=1, learning_rate=1.0, lr_scheduler_type="constant",
+            max_grad_norm=max_grad_norm,
+        )  # fmt: skip
+        return torch.cat([(before[name] - after).flatten() for name, after in weights_of(model).items()])
+
+    free = step(0.0)
+    for limit in (0.1, 0.2):
+        assert limit < free.norm()
+        torch.testing.assert_close(step(limit), free * (limit / free.norm()), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(step(float(2 * free.norm())), free)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_frozen_layers_and_embeddings_keep_their_bits_and_the_rest_learns(family):
+    data, model = ragged(segments=family == "bert"), classifier(family)
+    before = weights_of(model)
+    freeze_lower_layers(model.model, 1)
+    run(model, data, everything(data), weight_decay=0.1)
+    frozen = {name for name, after in weights_of(model).items() if torch.equal(before[name], after)}
+    assert frozen == {name for name in before if ".embeddings." in name or ".layer.0." in name}
+
+
+def test_layers_that_cannot_be_frozen_are_refused():
+    with pytest.raises(InputError, match="it can only be trained whole"):
+        freeze_lower_layers(classifier("albert").model, 1)
+    with pytest.raises(InputError, match="--freeze_layers 3: the model has 2 layers"):
+        freeze_lower_layers(classifier("bert").model, 3)
+
+
 def test_the_seed_decides_the_weights():
     data, results = ragged(), []
     for seed in (3, 3, 4):
@@ -145,12 +186,32 @@ def test_every_epoch_visits_every_example_once_and_the_last_batch_counts_its_own
     assert sum(len(r) for step, r in seen if step == 2) == 5
 
 
+def test_every_epoch_has_an_order_of_its_own():
+    data = ragged(20)
+    batches = UniformBatches(everything(data), batch_size=5, seed=0, epochs=4)
+    orders = {tuple(np.concatenate([batches.draw(4 * epoch + k)[0] for k in range(4)])) for epoch in range(4)}
+    assert len(orders) == 4
+
+
 def test_an_ordered_selection_is_visited_in_its_order():
     data = ragged(12)
     order = np.random.default_rng(0).permutation(12)
     selection = Selection(order, np.ones(12), 12, data.fingerprint, ordered=True)
     batches = UniformBatches(selection, batch_size=5, seed=0, epochs=1)
     assert np.array_equal(np.concatenate([batches.draw(step)[0] for step in range(3)]), order)
+
+
+def test_padding_is_counted_on_all_processes():
+    """This process computed 30 tokens and the other one 90; of these 120, 100 are no padding."""
+
+    class OneOfTwo(Processes):
+        def sum(self, value):
+            return value + 90
+
+    meter = Meter(torch.device("cpu"))
+    meter.add(torch.tensor(0.5), examples=8, tokens=100, computed_tokens=30)
+    meter.read(OneOfTwo(0, 2, torch.device("cpu")))
+    assert meter.summary()["computed_tokens"] == 120 and meter.summary()["padded_share"] == pytest.approx(1 / 6)
 
 
 class Killed(Exception):

@@ -80,6 +80,14 @@ def test_training_agrees(one, two):
     assert json.loads((two[0] / "results.json").read_text())["processes"] == 2
 
 
+def test_padding_is_that_of_both_processes(one, two):
+    """The first process gets the shorter half of each batch: twice its own count is less than both computed."""
+    alone, together = (json.loads((folder / "results.json").read_text())["train"] for folder in (one, two[0]))
+    assert together["tokens"] == alone["tokens"]
+    assert 0 <= together["padded_share"] <= alone["padded_share"]
+    assert float(re.search(r"(\S+) % padding", two[1].stdout)[1]) >= 0
+
+
 def test_only_one_process_writes_and_speaks(two):
     folder, done = two
     assert done.stdout.count("mnli/mnli-mm eval_acc") == 1 and done.stdout.count("everything is in") == 1
