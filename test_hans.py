@@ -99,7 +99,12 @@ def main(argv=None) -> None:
         "model": args.model_name_or_path,
         "class_names": list(evaluation.output_names()),
         "label_order": "auto" if args.label_order == "auto" else "stated",
-        "data": {"source": data.source, "n": len(data), "fingerprint": data.fingerprint},
+        "data": {
+            "source": data.source,
+            "n": len(data),
+            "max_per_subcase": args.max_per_subcase,
+            "fingerprint": data.fingerprint,
+        },
         "warnings": warnings,
         "diagnosis": diagnosis,
     }

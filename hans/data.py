@@ -34,7 +34,10 @@ _PREDICTED = {
 
 @dataclass(frozen=True)
 class HansSet:
-    """n premise-hypothesis pairs in file order; every field a list of n strings, labels from LABELS, ids unique."""
+    """n premise-hypothesis pairs in file order; every field a list of n strings, labels from LABELS, ids unique.
+
+    source: the absolute path of the file, or the name of the data set on the hub.
+    """
 
     premises: list[str]
     hypotheses: list[str]
@@ -91,7 +94,7 @@ def load_hans(data_dir=None, *, cache_dir=None) -> HansSet:
         raise InputError(f"{path}: holds no pairs")
     return HansSet(
         fields["sentence1"], fields["sentence2"], fields["gold_label"], fields["pairID"], fields["heuristic"],
-        fields["subcase"], fields["template"], str(path),
+        fields["subcase"], fields["template"], str(path.absolute()),
     )  # fmt: skip
 
 

@@ -170,6 +170,48 @@ def test_a_folder_its_own_place_and_the_current_folder(challenge, tmp_path, caps
     assert missing.returncode == 2 and "give --data_dir" in missing.stderr
 
 
+@pytest.fixture
+def recorded(challenge, tmp_path):
+    """recorded(**changes) -> a folder with predictions and the record of the set, as test_hans.py leaves them."""
+
+    def make(per_subcase=None, **changes):
+        data = load_hans(challenge)
+        data = data.sample(per_subcase) if per_subcase else data
+        about = {"source": data.source, "max_per_subcase": per_subcase, "fingerprint": data.fingerprint} | changes
+        (tmp_path / "hans_results.json").write_text(json.dumps({"data": about}))
+        lines = ["pairID,gold_label", *(f"{pair_id},entailment" for pair_id in data.pair_ids)]
+        (tmp_path / "hans_predictions.txt").write_text("\n".join(lines) + "\n")
+        return tmp_path, report.format_authors(report.score(data, ["entailment"] * len(data))) + "\n"
+
+    return make
+
+
+@pytest.mark.parametrize("per_subcase", [None, 2])
+def test_the_set_is_found_where_the_results_say_it_lay(recorded, per_subcase, capsys):
+    folder, expected = recorded(per_subcase)
+    done = evaluate(folder, cwd=tiny.ROOT / "hans", script="evaluate_heur_output.py")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", expected)
+    assert printed(capsys, folder / "hans_predictions.txt") == expected
+
+
+def test_a_set_that_moved_is_looked_for_nearby(recorded, challenge, tmp_path, capsys):
+    folder, expected = recorded(source=str(tmp_path / "gone.txt"))
+    with pytest.raises(InputError, match=r"gone\.txt"):
+        printed(capsys, folder)
+    shutil.copy(challenge / SET, folder)
+    assert printed(capsys, folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"fingerprint": "0" * 32}, "not the evaluation set that"), ({"source": 3}, "not what test_hans.py writes")],
+)
+def test_a_record_that_does_not_fit_is_one_line(recorded, changes, message, capsys):
+    folder, _ = recorded(**changes)
+    with pytest.raises(InputError, match=message):
+        printed(capsys, folder)
+
+
 def test_as_the_authors_run_it(challenge):
     done = evaluate(challenge, cwd=tiny.ROOT / "hans", script="evaluate_heur_output.py")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", naive(challenge))

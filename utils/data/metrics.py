@@ -12,7 +12,7 @@ def compute_metrics(names: tuple[str, ...], predictions: np.ndarray, labels: np.
     """
     if len(predictions) != len(labels) or len(labels) == 0:
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
-    return {name: float(_METRICS[name](np.asarray(predictions), np.asarray(labels))) for name in names}
+    return {name: float(METRICS[name](np.asarray(predictions), np.asarray(labels))) for name in names}
 
 
 def _accuracy(predictions, labels):
@@ -44,7 +44,7 @@ def _correlation(kind):
 
 
 _pearson, _spearman = _correlation("pearsonr"), _correlation("spearmanr")
-_METRICS = {
+METRICS = {
     "acc": _accuracy,
     "f1": _f1,
     "acc_and_f1": lambda p, y: (_accuracy(p, y) + _f1(p, y)) / 2,
