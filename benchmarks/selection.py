@@ -43,8 +43,8 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv=None) -> None:
+    args = parse_args(argv)
     if args.child:
         print(json.dumps(measure(args)))
         return

@@ -13,7 +13,13 @@ def section(document: str, heading: str) -> str:
     marks, title = re.match(r"(#+) (.+)", heading).groups()
     after = re.split(rf"^{marks} {re.escape(title)}$", (tiny.ROOT / document).read_text(), flags=re.M)
     assert len(after) == 2, f"{document} has {len(after) - 1} headings {heading!r}"
-    return re.split(rf"^#{{1,{len(marks)}}} ", after[1], flags=re.M)[0]
+    lines, fenced = [], False
+    for line in after[1].splitlines(keepends=True):
+        fenced ^= line.startswith("```")
+        if not fenced and re.match(rf"#{{1,{len(marks)}}} ", line):
+            break
+        lines.append(line)
+    return "".join(lines)
 
 
 def code(text: str, language: str) -> list[str]:

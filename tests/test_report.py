@@ -1,5 +1,6 @@
 """report.py on run folders written by the test: layout, verdicts, what is left out and named, one page without a network."""
 
+import copy
 import csv
 import json
 import re
@@ -7,12 +8,15 @@ import re
 import pytest
 
 import report
-from hans.challenge import HEURISTICS
+from hans.challenge import HANS, HEURISTICS
+from utils.data.challenge import Cell, ChallengeScores
 from utils.errors import InputError
 from utils.report.comparison import differences_from_random
 from utils.report.figures import curve
 from utils.report.published import PUBLISHED
+from utils.report.recorded import read_csv
 from utils.report.run_folders import load_runs
+from utils.report.tables import tables_of
 
 N = 1000
 
