@@ -16,7 +16,8 @@ from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
 from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, add_flags, settings_from
 
-RESULTS = "hans_results.json"
+RESULTS = "hans_results.json"  # written last
+FIGURES, PLOT = "eval_results_hans.txt", "hans.png"
 
 
 def add_args(parser) -> None:
@@ -72,7 +73,7 @@ def main(argv=None) -> None:
         )
 
     from hans import report
-    from hans.data import load_hans
+    from hans.data import PREDICTIONS, load_hans
     from hans.evaluation import Evaluation, format_diagnosis, open_nli_session
     from utils.command_line import setup_logging
     from utils.files import write_json, write_text
@@ -105,15 +106,16 @@ def main(argv=None) -> None:
             "max_per_subcase": args.max_per_subcase,
             "fingerprint": data.fingerprint,
         },
+        "files": [PREDICTIONS, FIGURES, PLOT],
         "warnings": warnings,
         "diagnosis": diagnosis,
     }
     lines = [f"{pair_id},{label}" for pair_id, label in zip(data.pair_ids, predictions, strict=True)]
-    write_text(out / "hans_predictions.txt", "\n".join(["pairID,gold_label", *lines]) + "\n")
+    write_text(out / PREDICTIONS, "\n".join(["pairID,gold_label", *lines]) + "\n")
     flat = {key: results[key] for key in ("mean_non_entailed", "mean_entailed", "accuracy", "n")}
     flat |= {f"{h}_{label}": value for h, cell in results["by_heuristic"].items() for label, value in cell.items()}
-    write_text(out / "eval_results_hans.txt", "".join(f"{key} = {value}\n" for key, value in flat.items()))
-    report.plot(results, out / "hans.png", title=f"HANS: {args.model_name_or_path}")
+    write_text(out / FIGURES, "".join(f"{key} = {value}\n" for key, value in flat.items()))
+    report.plot(results, out / PLOT, title=f"HANS: {args.model_name_or_path}")
     write_json(out / RESULTS, results)
     print(report.format_report(results, details=not args.quiet))
     if diagnosis:

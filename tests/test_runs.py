@@ -294,7 +294,12 @@ def test_continuing_rewrites_nothing_and_clears_half_written_files(tmp_path):
 
 def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
     directory(tmp_path).begin(data="abc")
-    for name in ("log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "selection.npz", "notes.txt"):
+    ours = (
+        "log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "selection.npz", "selection.json", "results.json",
+        "predictions_dev_matched.tsv", "eval_results_mnli.txt", "config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "spiece.model", "vocab.txt",
+    )  # fmt: skip
+    for name in (*ours, "notes.txt", "cls_embeddings_mnli_train.npy"):
         (tmp_path / name).write_text("old")
     for name in ("checkpoints", "dynamics", "mine"):
         (tmp_path / name).mkdir()
@@ -302,9 +307,41 @@ def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
     again = directory(tmp_path, overwrite=True, lr=2)
     assert not again.resuming and (tmp_path / "log.jsonl").exists()  # construction changes nothing
     again.begin(data="xyz")
-    assert sorted(os.listdir(tmp_path)) == ["mine", "notes.txt", "run.json"] and (tmp_path / "mine" / "x").exists()
+    left = ["cls_embeddings_mnli_train.npy", "mine", "notes.txt", "run.json"]
+    assert sorted(os.listdir(tmp_path)) == left and (tmp_path / "mine" / "x").exists()
     about = read_json(tmp_path / "run.json")
     assert about["arguments"]["lr"] == 2 and about["data"] == "xyz"
+
+
+def test_overwriting_removes_the_challenge_results_of_this_checkpoint_only(tmp_path):
+    run = tmp_path / "run"
+    directory(run).begin()
+    for folder, model in (("hans", run), ("other", tmp_path / "another_model")):
+        (run / folder).mkdir()
+        for name in ("hans_predictions.txt", "hans.png", "notes.txt"):
+            (run / folder / name).write_text("old")
+        about = {"model": str(model), "files": ["hans_predictions.txt", "hans.png"]}
+        (run / folder / "hans_results.json").write_text(json.dumps(about))
+    directory(run, overwrite=True).begin()
+    assert os.listdir(run / "hans") == ["notes.txt"]
+    assert len(os.listdir(run / "other")) == 4
+
+
+def test_a_model_of_somebody_else_is_never_replaced(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"holds a model that no run of ours wrote \(config\.json\)"):
+        RunDirectory(tmp_path, script="a.py", arguments={}, overwrite=True, writes_model=True)
+    RunDirectory(tmp_path, script="a.py", arguments={}, model=str(tmp_path))  # an evaluation destroys nothing
+    directory(tmp_path).begin()
+    for facts in ({"writes_model": True}, {"overwrite": True}):
+        with pytest.raises(InputError, match="is the folder of --model_name_or_path"):
+            RunDirectory(tmp_path, script="a.py", arguments={"lr": 1}, model=f"{tmp_path}/.", **facts)
+
+
+def test_checkpoints_without_a_run_are_not_continued(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match=r"holds checkpoints but no run\.json"):
+        directory(tmp_path)
 
 
 def test_only_the_main_process_writes_but_every_one_checks(tmp_path):

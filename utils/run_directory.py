@@ -23,14 +23,40 @@ FREE_ARGUMENTS = frozenset(
 )
 
 
+# What a run leaves in its folder, besides run.json and results.json: this goes when the run is overwritten.
+OWNED_FILES = (
+    "log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "selection.npz", CARD_FILE, "predictions_*.tsv",
+    "eval_results_*.txt",
+)  # fmt: skip
+OWNED_FOLDERS = ("checkpoints", "dynamics", ".saving", "tensorboard")
+# A saved model with its tokenizer, as `save_pretrained` of transformers names the files.
+MODEL_FILES = (
+    "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
+    "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
+)  # fmt: skip
+
+
 class RunDirectory:
     """`--output_dir` of one run: `run.json` first, `results.json` last.
 
     A finished directory is refused, an unfinished one of the same arguments is continued, one of other arguments is
-    refused; `overwrite` starts afresh. Construction changes nothing on disk; `begin` does.
+    refused; `overwrite` starts afresh. model: the checkpoint that the run starts from. writes_model: whether the run
+    saves one; a folder that holds a model of somebody else is then refused. Construction changes nothing on disk;
+    `begin` does.
     """
 
-    def __init__(self, path, *, script: str, arguments: dict, overwrite: bool = False, main_process: bool = True):
+    def __init__(
+        self,
+        path,
+        *,
+        script: str,
+        arguments: dict,
+        overwrite: bool = False,
+        main_process: bool = True,
+        model: str | None = None,
+        writes_model: bool = False,
+    ):
         self.path = Path(path)
         self.script = script
         self.arguments = arguments
@@ -42,9 +68,29 @@ class RunDirectory:
                 f"--output_dir {path} holds a finished run ({RESULTS_FILE} exists); give another folder, or "
                 "--overwrite_output_dir to replace it"
             )
+        self._ours = any((self.path / name).exists() for name in (RUN_FILE, RESULTS_FILE))
+        self._check_models(model, writes_model)
         self.resuming = (self.path / RUN_FILE).exists() and not overwrite
         if self.resuming:
             self._check_same_run()
+
+    def _check_models(self, model: str | None, writes_model: bool) -> None:
+        """Refuse a folder in which the run would destroy a model: the one it starts from, or one that is not ours."""
+        held = [name for name in MODEL_FILES if any(self.path.glob(name))]
+        if held and model and Path(model).resolve() == self.path.resolve() and (writes_model or self.overwrite):
+            raise InputError(
+                f"--output_dir {self.path} is the folder of --model_name_or_path, whose files would be replaced; give "
+                "another folder"
+            )
+        if (self.path / "checkpoints").exists() and not self._ours:
+            raise InputError(
+                f"--output_dir {self.path} holds checkpoints but no {RUN_FILE} that says of which run; remove the folder "
+                "checkpoints, or give another folder"
+            )
+        if held and writes_model and not self._ours:
+            raise InputError(
+                f"--output_dir {self.path} holds a model that no run of ours wrote ({held[0]}); give another folder"
+            )
 
     def _check_same_run(self):
         before = read_json(self.path / RUN_FILE)
@@ -80,20 +126,8 @@ class RunDirectory:
         if not self.main_process:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        if self.overwrite:
-            # results.json goes first: a crash in between must not leave a folder that looks finished.
-            for name in (
-                RESULTS_FILE,
-                RUN_FILE,
-                "log.jsonl",
-                "eval_log.json",
-                "dynamics.npz",
-                "data_map.png",
-                "selection.npz",
-            ):
-                (self.path / name).unlink(missing_ok=True)
-            for name in ("checkpoints", "dynamics"):
-                shutil.rmtree(self.path / name, ignore_errors=True)
+        if self.overwrite and self._ours:
+            self._remove_old_run()
         for unfinished in self.path.glob(".*.tmp"):  # of a killed run
             unfinished.unlink(missing_ok=True)
         if not self.resuming:
@@ -101,6 +135,36 @@ class RunDirectory:
                 self.path / RUN_FILE,
                 {"script": self.script, "arguments": self.arguments, "versions": versions(), **facts},
             )
+
+    def _remove_old_run(self) -> None:
+        """Remove what the run before this one owned, and the results of challenge sets that name its checkpoint.
+
+        results.json goes first, run.json last: a crash in between leaves a folder that does not look finished, and that
+        the same command still takes for its own.
+        """
+        (self.path / RESULTS_FILE).unlink(missing_ok=True)
+        for record in self.path.glob("*/*_results.json"):
+            self._remove_challenge_results(record)
+        for pattern in (*OWNED_FILES, *MODEL_FILES):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        for name in OWNED_FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / RUN_FILE).unlink(missing_ok=True)
+
+    def _remove_challenge_results(self, record: Path) -> None:
+        """Remove a challenge set's results, if they say that they are those of the checkpoint in this folder."""
+        try:
+            results = read_json(record)
+            if Path(results["model"]).resolve() != self.path.resolve():
+                return
+            files = [record.with_name(Path(name).name) for name in results.get("files", ())]
+        except (InputError, KeyError, TypeError):  # somebody else's file
+            return
+        for path in (*files, record):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds other files too
+            record.parent.rmdir()
 
     def finish(self, results: dict) -> None:
         """Write `results.json`: from here on the run counts as done."""

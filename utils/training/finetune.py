@@ -34,7 +34,7 @@ from utils.training.checkpoint import Checkpoints
 from utils.training.evaluate import add_to_eval_log, evaluate, write_server_file
 from utils.training.loop import Hooks, train
 from utils.training.recorder import DYNAMICS_FILE, DynamicsHooks
-from utils.training.trackers import tracker
+from utils.training.trackers import check_tracker, tracker
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +118,11 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         arguments=arguments,
         overwrite=settings.overwrite_output_dir,
         main_process=processes.main,
+        model=settings.model_name_or_path,
+        writes_model=settings.do_train,
     )
     # Everything that can be wrong with the input is looked at before a model is loaded or a file is written.
+    check_tracker(settings.report_to)
     task = get_task(settings.task_name)
     if settings.record_dynamics and task.regression:
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")

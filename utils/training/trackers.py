@@ -1,6 +1,7 @@
 """Experiment trackers: `--report_to`. Neither library is a requirement of this project."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from utils.errors import InputError
 OnLog = Callable[[dict], None]
 
 
+def check_tracker(name: str) -> None:
+    """Raise InputError where the tracker is not installed: before a model is loaded or a file is written."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise InputError(f"--report_to {name}: not installed; pip install {name}")
+
+
 @contextlib.contextmanager
 def tracker(name: str, folder: Path, config: dict) -> Iterator[list[OnLog]]:
-    """Yield the functions that send a line of log.jsonl to the tracker `name`; none for "none".
-
-    Raises InputError where the tracker is not installed.
-    """
+    """Yield the functions that send a line of log.jsonl to the tracker `name`; none for "none"."""
     if name == "none":
         yield []
         return
@@ -24,10 +28,8 @@ def tracker(name: str, folder: Path, config: dict) -> Iterator[list[OnLog]]:
 
 @contextlib.contextmanager
 def _tensorboard(folder: Path, config: dict) -> Iterator[OnLog]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise _missing("tensorboard") from None
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(folder / "tensorboard") as writer:
 
         def on_log(entry):
@@ -40,16 +42,10 @@ def _tensorboard(folder: Path, config: dict) -> Iterator[OnLog]:
 
 @contextlib.contextmanager
 def _wandb(folder: Path, config: dict) -> Iterator[OnLog]:
-    try:
-        import wandb
-    except ImportError:
-        raise _missing("wandb") from None
+    import wandb
+
     run = wandb.init(project="transformers-importance-sampling", config=config, dir=str(folder), resume="allow")
     try:
         yield lambda entry: run.log(entry, step=entry["step"])
     finally:
         run.finish()
-
-
-def _missing(name: str) -> InputError:
-    return InputError(f"--report_to {name}: not installed; pip install {name}")
