@@ -35,6 +35,9 @@ def main(argv=None) -> None:
         metavar="FILE",
         help="rho: an .npz with irreducible_loss (n,) (default: cross-fitted from two proxy runs)",
     )
+    group.add_argument(
+        "--replacement", action="store_true", help="rs2: draw each epoch's subset independently of the others"
+    )
     add_flags(parser, MakerSettings)
     add_run_flags(parser, default_task="MNLI")
     args = parse_args(parser, argv)
@@ -60,6 +63,8 @@ def check(parser, args) -> None:
             max_steps=args.max_steps,
             num_train_epochs=args.num_train_epochs,
         )
+    if args.replacement and args.online != "rs2":
+        parser.error("--replacement is a flag of --online rs2")
     if args.dry_run:
         parser.error("--dry_run: not for this script, whose proxy run is a run of its own; try run_glue.py --dry_run")
 
@@ -100,9 +105,11 @@ def train_online(args) -> None:
     options = {}
     if SCHEMES[args.online].subset:
         options["subset_size"] = budget(len(examples), data_pct=args.data_pct)
+        options["replacement"] = args.replacement
     if SCHEMES[args.online].needs_irreducible_loss:
         options["irreducible_loss"] = irreducible_loss(args, settings, examples)
-    choice = finetune.Choice(make_batches=make_batches(args.online, **options))
+    version = SCHEMES[args.online].version
+    choice = finetune.Choice(make_batches=make_batches(args.online, **options), version=version)
     results = finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
     if not _first_process():
         return

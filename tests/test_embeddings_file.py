@@ -70,16 +70,6 @@ def test_partial_file_of_another_shape_is_started_afresh(tmp_path, values):
     assert write(tmp_path, values[:-1], blocks=[]).remaining_blocks() == list(range(6))
 
 
-def test_second_writer_shares_the_file(tmp_path, values):
-    first = write(tmp_path, values, blocks=[0, 2, 4])
-    second = EmbeddingWriter(first.path, ABOUT, N, D, BLOCK, create=False)
-    for block in [1, 3, 5]:
-        second.write(second.positions(block), values[second.positions(block)])
-        second.mark_done(block)
-    first.finish()
-    np.testing.assert_array_equal(load_embeddings(first.path).array, values)
-
-
 def test_unfinished_is_not_finished(tmp_path, values):
     with pytest.raises(RunFailed, match="2 blocks are not written yet, the first is 1"):
         write(tmp_path, values, blocks=[0, 2, 3, 5]).finish()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.test_training import ALONE, FLOAT32, Killed, classifier, ragged, same, weights_of
+from utils.data.logits import cross_entropy
 from utils.errors import InputError
 from utils.flags import TrainingSettings
 from utils.selection.selection import Selection
@@ -29,12 +30,6 @@ def batches(scheme, data=None, *, batch_size=8, epochs=3, seed=0, **options):
 def random_logits(rows, labels, seed=0):
     rng = np.random.default_rng(seed)
     return rng.normal(0, 2, (1000, 3)).astype(np.float32)[rows]
-
-
-def test_error_norm_is_the_norm_of_softmax_minus_onehot():
-    logits, labels = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2, 0])
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert np.allclose(online.error_norm(logits, labels), np.linalg.norm(p - np.eye(3)[labels], axis=1), atol=1e-6)
 
 
 def test_grad_norm_weights_are_unbiased_for_the_candidates_by_enumeration():
@@ -154,17 +149,47 @@ def test_rho_takes_the_most_reducible_losses_of_the_candidates():
     irreducible = np.random.default_rng(5).random(N).astype(np.float32)
     b = batches("rho", data, irreducible_loss=irreducible, batch_size=4)
     rows, weights = b.draw(0, lambda rows: random_logits(rows, data.labels))
-    reducible = online.cross_entropy(random_logits(np.arange(N), data.labels), data.labels) - irreducible
+    reducible = cross_entropy(random_logits(np.arange(N), data.labels), data.labels) - irreducible
     assert set(rows) == set(np.argsort(-reducible)[:4]) and (weights == 1).all()  # 10 b = 40 candidates: everything
 
 
-def test_rs2_draws_a_fresh_subset_every_epoch_and_every_example_alike():
-    b = batches("rs2", subset_size=10, epochs=300, batch_size=5)
-    assert b.num_steps == 600
-    per_epoch = [np.concatenate([b.draw(2 * e)[0], b.draw(2 * e + 1)[0]]) for e in range(300)]
-    assert all(len(set(rows)) == 10 for rows in per_epoch) and set(per_epoch[0]) != set(per_epoch[1])
-    counts = np.bincount(np.concatenate(per_epoch), minlength=N)
-    assert abs(counts - 75).max() < 5 * np.sqrt(75)
+def subsets(epochs, size=10, **options):
+    """The rows of each epoch of rs2, and the number of its steps."""
+    b = batches("rs2", subset_size=size, epochs=epochs, batch_size=5, **options)
+    per_epoch = -(-size // 5)
+    rows = [np.concatenate([b.draw(per_epoch * e + i)[0] for i in range(per_epoch)]) for e in range(epochs)]
+    return rows, b.num_steps
+
+
+def test_rs2_visits_every_example_once_before_any_twice():
+    rows, steps = subsets(12)
+    assert steps == 24 and all(len(set(subset)) == 10 for subset in rows)
+    for first in (0, 4, 8):  # 40 examples in slices of 10
+        assert sorted(np.concatenate(rows[first : first + 4])) == list(range(N))
+    assert set(rows[0]) != set(rows[4])
+    uneven, _ = subsets(9, size=7)  # slices of 7 go on across the ends of permutations
+    counts = np.bincount(np.concatenate(uneven), minlength=N)
+    assert set(counts) <= {1, 2} and counts.sum() == 63
+
+
+def test_rs2_with_replacement_draws_independent_subsets():
+    rows, steps = subsets(300, replacement=True)
+    assert steps == 600 and all(len(set(subset)) == 10 for subset in rows)
+    counts = np.bincount(np.concatenate(rows), minlength=N)
+    assert 1 < abs(counts - 75).max() < 5 * np.sqrt(75)
+
+
+def test_grad_norm_never_measures_tau_on_a_batch_that_it_sampled():
+    data = ragged(N)
+    b = batches("grad_norm", data)
+    b.tau = 2.01
+    even = np.zeros((N, 3), dtype=np.float32)
+    rows, _ = b.draw(0, lambda rows: even[rows])  # sampled; all scores are equal, so tau falls below the threshold
+    assert b.active_steps == 1 and b.tau < b.threshold
+    before = b.tau
+    b.observe(rows, torch.eye(3)[torch.arange(len(rows)) % 3] * 20, None)
+    b.draw(1, None)
+    assert b.tau == before
 
 
 @pytest.mark.parametrize("scheme", ["grad_norm", "infobatch", "rho", "rs2"])

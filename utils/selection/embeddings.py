@@ -40,12 +40,9 @@ class EmbeddingWriter:
     say); `write` takes row numbers, so rows end in file order all the same. Until `finish`, everything lies under
     `<npy_path>.partial`, with one done-byte per block and the identity `about` (model, task, split, fingerprint,
     pooling, layer); a partial file of another identity or shape is started afresh.
-
-    Several processes on one machine may fill the same file: one opens it with `create=True`, the others with
-    `create=False` after it exists, and each marks its own blocks.
     """
 
-    def __init__(self, npy_path, about: dict, n: int, d: int, block_rows: int, *, create: bool = True):
+    def __init__(self, npy_path, about: dict, n: int, d: int, block_rows: int):
         self.path = Path(npy_path)
         self.about = {**about, "n": int(n), "d": int(d)}
         self.block_rows = int(block_rows)
@@ -53,7 +50,7 @@ class EmbeddingWriter:
         self._done_path = self.path.with_name(self.path.name + ".partial.done")
         self._identity_path = self.path.with_name(self.path.name + ".partial.json")
         num_blocks = -(-n // self.block_rows)
-        if create and not self._resumable():
+        if not self._resumable():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The identity is removed first and written last: a kill in between leaves nothing that looks resumable.
             self._identity_path.unlink(missing_ok=True)

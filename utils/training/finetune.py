@@ -47,11 +47,13 @@ class Choice:
 
     choose(examples) -> Selection: the training rows. describe(selection, examples) -> dict: the subset card, for
     selection.json. make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods.
+    version: of the way of making batches, for results.json.
     """
 
     choose: Callable[[Examples], Selection] | None = None
     describe: Callable[[Selection, Examples], dict] | None = None
     make_batches: Callable[..., UniformBatches] | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ def _train_and_save(run: Run, selection: Selection, choice: Choice) -> dict:
         "effective_sample_size": selection.effective_sample_size,
         "fingerprint": selection.fingerprint,
         **selection.provenance,
+        **({"version": choice.version} if choice.version else {}),
     }
     return {"train": trained, "selection": about}
 

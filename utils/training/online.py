@@ -7,8 +7,8 @@ Unbiased: `rs2` (uniform), `grad_norm`, `infobatch`. Biased by design: `rho`.
 import logging
 
 import numpy as np
-import torch
 
+from utils.data.logits import cross_entropy, error_norm
 from utils.errors import InputError
 from utils.models.distributed import Processes
 from utils.selection.selection import Selection, effective_sample_size
@@ -19,12 +19,17 @@ logger = logging.getLogger(__name__)
 
 class RandomSubsets(UniformBatches):
     """RS2: a fresh uniformly random subset of m examples every epoch, for as many steps as a static subset of that size
-    would give. Okanovic et al. 2023, arXiv 2305.18424 (repeated sampling of random subsets, with replacement between
-    epochs). Every example is equally likely in every step, so the batch gradient is unbiased at weight 1.
+    would give. Okanovic et al. 2023, arXiv 2305.18424.
+
+    Without replacement, as in the authors' command: the epochs are successive slices of one permutation of all n
+    examples, and a new permutation follows when one is used up. So n / m epochs see every example once. With
+    `replacement` the subsets of different epochs are independent. Every example is equally likely in every step, so
+    the batch gradient is unbiased at weight 1.
     """
 
-    def __init__(self, selection: Selection, *, subset_size: int, **plan):
+    def __init__(self, selection: Selection, *, subset_size: int, replacement: bool = False, **plan):
         self.subset_size = subset_size
+        self.replacement = replacement
         self._given_steps = plan.pop("max_steps", None)
         epochs = plan["epochs"]
         super().__init__(selection, **plan)
@@ -32,7 +37,17 @@ class RandomSubsets(UniformBatches):
         self.num_steps = self._given_steps or max(1, round(epochs * self.steps_per_epoch))
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.selection))[: self.subset_size]
+        if self.replacement:
+            return self._permutation(epoch)[: self.subset_size]
+        first = epoch * self.subset_size
+        last = first + self.subset_size
+        n = len(self.selection)
+        stream = np.concatenate([self._permutation(number) for number in range(first // n, (last - 1) // n + 1)])
+        start = first % n
+        return stream[start : start + self.subset_size]
+
+    def _permutation(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, number]).permutation(len(self.selection))
 
 
 class GradNorm(UniformBatches):
@@ -56,11 +71,13 @@ class GradNorm(UniformBatches):
         self.tau = 0.0
         self.active_steps = 0
         self._pending: list[np.ndarray] = []
+        self._uniform = True  # how the last batch was drawn
         self._ess = float(self.batch_size)
 
     def draw(self, step, probe=None):
         self._settle()
-        if self.tau <= self.threshold:
+        self._uniform = self.tau <= self.threshold
+        if self._uniform:
             self._ess = float(self.batch_size)
             return super().draw(step)
         rng = np.random.default_rng([self.seed, step, 1])
@@ -76,7 +93,8 @@ class GradNorm(UniformBatches):
         return rows[picked], (self.selection.weights[candidates[picked]] * weights).astype(np.float32)
 
     def observe(self, rows, logits, losses):
-        if self.tau <= self.threshold:  # the batch was uniform: it shows what sampling would gain
+        # Only a uniform batch shows what sampling would gain; tau may have fallen since a batch was sampled.
+        if self._uniform:
             self._pending.append(error_norm(logits.float().cpu().numpy(), self._labels[rows]))
 
     def _settle(self):
@@ -234,28 +252,6 @@ class ReducibleLoss(UniformBatches):
         return {"reducible_loss_gain": round(self._gain, 4)}
 
 
-def error_norm(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """||softmax(z) - y||_2 (b,), the bound of the gradient norm; |z - y| for regression."""
-    if logits.shape[1] == 1:
-        return np.abs(logits[:, 0] - labels)
-    error = softmax(logits)
-    error[np.arange(len(labels)), labels] -= 1
-    return np.linalg.norm(error, axis=1)
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Per-example loss (b,); squared error for regression."""
-    if logits.shape[1] == 1:
-        return (logits[:, 0] - labels) ** 2
-    return torch.nn.functional.cross_entropy(
-        torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
-    ).numpy()
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.softmax(torch.from_numpy(np.asarray(logits, dtype=np.float64)), dim=1).numpy()
-
-
 def sampling_probability(scores: np.ndarray, mix: float) -> tuple[np.ndarray, float]:
     """p (B,) proportional to the scores, mixed with the uniform share `mix`; and tau = sqrt(B sum p^2), 1 where all
     scores are equal."""
@@ -267,16 +263,11 @@ def sampling_probability(scores: np.ndarray, mix: float) -> tuple[np.ndarray, fl
     return p, float(np.sqrt(len(p) * (p**2).sum()))
 
 
-SCHEMES = {
-    "grad_norm": "candidates scored by a forward pass, drawn in proportion to their gradient bound (unbiased)",
-    "infobatch": "examples with a loss below the mean are left out half of the time, the rest reweighted (unbiased)",
-    "rho": "candidates with the most reducible loss; needs another model's losses (biased by design)",
-    "rs2": "a fresh random subset every epoch (unbiased)",
-}
+def make_batches(scheme: str, **options):
+    """The factory of a scheme's batches, called as make(selection, labels=..., processes=..., **plan).
 
-
-def make_batches(scheme: str, *, subset_size: int | None = None, irreducible_loss: np.ndarray | None = None):
-    """The factory of a scheme's batches, called as make(selection, labels=..., processes=..., **plan)."""
+    options: subset_size and replacement for rs2, irreducible_loss for rho.
+    """
 
     def make(selection, *, labels, processes, **plan):
         if scheme == "grad_norm":
@@ -284,7 +275,7 @@ def make_batches(scheme: str, *, subset_size: int | None = None, irreducible_los
         if scheme == "infobatch":
             return InfoBatch(selection, processes=processes, **plan)
         if scheme == "rho":
-            return ReducibleLoss(selection, labels=labels, irreducible_loss=irreducible_loss, **plan)
-        return RandomSubsets(selection, subset_size=subset_size, **plan)
+            return ReducibleLoss(selection, labels=labels, **options, **plan)
+        return RandomSubsets(selection, **options, **plan)
 
     return make

@@ -13,7 +13,8 @@ class Scheme:
 
     subset: each epoch trains on a share of the data (--data_pct). weighted: it draws from all of the data and weights what
     it draws, so it is a run of its own at 100 %. plans_steps: it decides itself how many examples it leaves out, so it
-    takes whole epochs and no share. needs_irreducible_loss: it compares with the losses of another model.
+    takes whole epochs and no share. needs_irreducible_loss: it compares with the losses of another model. version:
+    raised when the same flags give other batches than before.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Scheme:
     weighted: bool = False
     plans_steps: bool = False
     needs_irreducible_loss: bool = False
+    version: int = 1
 
 
 _SCHEMES = (
@@ -31,6 +33,7 @@ _SCHEMES = (
         "candidates are scored by a forward pass and drawn in proportion to a bound of their gradient norm; unbiased",
         "Katharopoulos & Fleuret 2018, arXiv 1803.00942",
         weighted=True,
+        version=2,
     ),
     Scheme(
         "infobatch",
@@ -48,9 +51,10 @@ _SCHEMES = (
     ),
     Scheme(
         "rs2",
-        "a fresh random subset every epoch",
+        "a fresh random subset every epoch; n/m epochs see every example once (--replacement: independent subsets)",
         "Okanovic et al. 2023, arXiv 2305.18424",
         subset=True,
+        version=2,
     ),
 )
 
