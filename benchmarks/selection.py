@@ -155,12 +155,12 @@ def measure(args) -> dict:
         embeddings = np.load(args.work_dir / "embeddings.npy", mmap_mode="r")
 
         def run():
-            return len(kmeans(prepare(embeddings), args.k, seed=0).labels)
+            return kmeans(prepare(embeddings), args.k, seed=0).labels
     else:
         inputs = load_inputs(args, get_strategy(args.child))
 
         def run():
-            return len(select(args.child, inputs, m, 0))
+            return select(args.child, inputs, m, 0).indices
 
     before, peak, done = anonymous_gb(), [0.0], threading.Event()
 
@@ -175,11 +175,55 @@ def measure(args) -> dict:
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
-    assert found == (args.n if args.child == KMEANS else m)
+    assert len(found) == (args.n if args.child == KMEANS else m)
+    measured = OBJECTIVES.get(args.child)
     return {
         "seconds": round(seconds, 2),
         "peak_anonymous": round(max(peak[0] - before, 0), 3),
         "peak_rss": peak_rss_gb(),
+        **(compare_with_random(measured, inputs.embeddings, found) if measured else {}),
+    }
+
+
+def covering_radius(embeddings, sample, chosen) -> float:
+    """Largest distance of a sampled row to its nearest chosen one (lower is better)."""
+    from utils.selection.strategies.vectors import squared_distances
+
+    return float(squared_distances(embeddings[sample], embeddings[chosen]).min(1).max() ** 0.5)
+
+
+def mean_error(embeddings, sample, chosen) -> float:
+    """Distance of the mean of the chosen to the mean of all (lower is better)."""
+    import numpy as np
+
+    return float(np.linalg.norm(embeddings[chosen].mean(0) - np.mean(embeddings, axis=0)))
+
+
+def mean_similarity(embeddings, sample, chosen) -> float:
+    """Mean similarity of the sampled rows to their nearest chosen one (higher is better)."""
+    import numpy as np
+
+    from utils.selection.strategies.coverage import similarity
+    from utils.selection.strategies.vectors import mean_of, unit
+
+    mean = mean_of(embeddings, np.arange(len(embeddings)))
+    return float(similarity(unit(embeddings[sample] - mean), unit(embeddings[chosen] - mean)).max(1).mean())
+
+
+OBJECTIVES = {"kcenter": covering_radius, "herding": mean_error, "facility_location": mean_similarity}
+
+
+def compare_with_random(objective, embeddings, chosen) -> dict:
+    """What the method optimises, on 2,000 sampled rows: of its choice, and the mean over three random ones."""
+    import numpy as np
+
+    n, rng = len(embeddings), np.random.default_rng(0)
+    sample = np.sort(rng.choice(n, min(n, 2000), replace=False))
+    by_chance = [objective(embeddings, sample, np.sort(rng.choice(n, len(chosen), replace=False))) for _ in range(3)]
+    return {
+        "objective": objective.__name__,
+        "value": objective(embeddings, sample, np.sort(chosen)),
+        "random": float(np.mean(by_chance)),
     }
 
 

@@ -15,18 +15,11 @@ from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
 from utils.selection.selection import Selection, budget, random_ranking, weights_without_replacement
 from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, select
-from utils.selection.strategies.coverage import (
-    farthest_first,
-    herd,
-    lazy_greedy,
-    message_passing,
-    near_duplicates,
-    neighbor_graph,
-    similarity,
-    unit,
-)
+from utils.selection.strategies.coverage import herd, lazy_greedy, similarity
+from utils.selection.strategies.graph import message_passing
 from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
 from utils.selection.strategies.text_based import shallow_gold_probability
+from utils.selection.strategies.vectors import unit
 
 NAMES = ("contradiction", "entailment", "neutral")
 WEIGHTED = [name for name, strategy in STRATEGIES.items() if strategy.weighted]
@@ -303,14 +296,6 @@ def test_moderate_is_nearest_the_median_distance():
 
 
 # -------------------------------------------------------------------------------------------------------------- coverage
-def test_kcenter_is_farthest_first():
-    order = select("kcenter", INPUTS, 60, 0).indices
-    e = INPUTS.embeddings.astype(np.float64)
-    for t in range(1, 60):
-        nearest = np.linalg.norm(e[:, None] - e[order[:t]], axis=2).min(1)
-        assert order[t] == nearest.argmax()
-
-
 def test_kcenter_from_a_start_set():
     start = select("random", INPUTS, 5, 9)
     order = select("kcenter", INPUTS, 20, 0, start_from=start).indices
@@ -320,155 +305,28 @@ def test_kcenter_from_a_start_set():
         assert order[t] == nearest.argmax()
 
 
-def test_kcenter_with_slack_stays_within_it(monkeypatch):
-    monkeypatch.setattr(
-        "utils.selection.strategies.coverage.CANDIDATES", 32
-    )  # with room for all of them nothing is lost
-    rng = np.random.default_rng(0)
-    e = (rng.normal(size=(40, 8))[rng.integers(40, size=2000)] + 0.3 * rng.normal(size=(2000, 8))).astype(np.float32)
-    order = farthest_first(e, pool_of(2000, 200), slack=0.1)
-    assert len(np.unique(order)) == 200
-    nearest = np.linalg.norm(e - e[order[0]], axis=1)
-    for row in order[1:]:
-        assert nearest[row] >= 0.9 * nearest.max() - 1e-3
-        nearest = np.minimum(nearest, np.linalg.norm(e - e[row], axis=1))
-    exact = farthest_first(e, pool_of(2000, 200), slack=0.0)
-    radius = np.linalg.norm(e[:, None] - e[exact], axis=2).min(1).max()
-    assert nearest.max() <= 1.15 * radius
-
-
-def test_herding_is_the_greedy_mean():
-    order = select("herding", INPUTS, 40, 0).indices
-    e = INPUTS.embeddings.astype(np.float64)
-    mean, chosen = e.mean(0), []
-    for t in range(40):
-        gaps = [
-            np.inf if i in chosen else np.linalg.norm(mean - (e[chosen].sum(0) + e[i]) / (t + 1)) for i in range(300)
-        ]
-        assert gaps[order[t]] <= min(gaps) + 1e-6
-        chosen.append(int(order[t]))
-
-
-def test_herding_in_blocks_loses_little():
-    rng = np.random.default_rng(0)
-    e = rng.normal(size=(2000, 16)).astype(np.float32)
-    inputs = Inputs(2000, "f", embeddings=e)
-    gap = {
-        block: np.linalg.norm(e[select("herding", inputs, 200, 0, block_rows=block).indices].mean(0) - e.mean(0))
-        for block in (2000, 250)
-    }
-    by_chance = np.mean([np.linalg.norm(e[random_ranking(2000, s)[:200]].mean(0) - e.mean(0)) for s in range(20)])
-    assert gap[2000] < 0.1 * by_chance and gap[250] < 0.2 * by_chance
-
-
-def facility_objective(e, chosen) -> float:
-    own = unit(e - e.mean(0))
-    return float(similarity(own, own[chosen]).max(1).sum())
-
-
-def test_facility_location_gains_are_greedy():
-    e = INPUTS.embeddings
-    order = select("facility_location", INPUTS, 25, 0).indices
-    gains, so_far = [], 0.0
-    for t in range(25):
-        values = [facility_objective(e, np.r_[order[:t], j]) for j in range(300)]
-        assert values[order[t]] >= max(values) - 1e-3
-        gains.append(values[order[t]] - so_far)
-        so_far = values[order[t]]
-    assert (np.diff(gains) <= 1e-3).all()
-
-
 def test_lazy_greedy_equals_plain_greedy():
     rng = np.random.default_rng(3)
     own = unit(rng.normal(size=(80, 5)).astype(np.float32))
     similarities, covered, plain = similarity(own, own), np.zeros(80, dtype=np.float32), []
-    now = covered
+    now = covered.copy()
     for _ in range(80):
         gains = np.maximum(similarities - now, 0).sum(1, dtype=np.float64)
         gains[plain] = -1
         plain.append(int(gains.argmax()))
         now = np.maximum(now, similarities[plain[-1]])
-    lazy = lazy_greedy(similarities, covered, 80)
+    lazy = lazy_greedy(lambda j: (slice(None), similarities[j]), covered, 80, 80)
     assert lazy[:40] == plain[:40] and sorted(lazy) == list(range(80))
 
 
-def test_facility_location_in_blocks_loses_little():
-    rng = np.random.default_rng(0)
-    centers = rng.normal(size=(20, 8))
-    own = rng.integers(20, size=1500)
-    e = (centers[own] + 0.5 * rng.normal(size=(1500, 8))).astype(np.float32)
-    clusters = Clusters(own, centers, np.linalg.norm(e - centers[own], axis=1), "f", 1500)
-    inputs = Inputs(1500, "f", embeddings=e, clusters=clusters)
-    value = {
-        block: facility_objective(e, select("facility_location", inputs, 75, 0, block_rows=block).indices)
-        for block in (1500, 200)
-    }
-    by_chance = facility_objective(e, random_ranking(1500, 0)[:75])
-    assert value[200] - by_chance > 0.8 * (value[1500] - by_chance) > 0
-
-
-def test_semdedup_against_a_naive_walk():
-    rng = np.random.default_rng(0)
-    base = rng.normal(size=(60, 6))
-    e = np.repeat(base, 5, axis=0) + 0.02 * rng.normal(size=(300, 6)) * rng.integers(0, 3, size=(300, 1))
-    inputs = dataclasses.replace(INPUTS, embeddings=e.astype(np.float32))
-    own = unit(e - e.mean(0))
-    kept = []
-    for i in np.argsort(-INPUTS.clusters.distances, kind="stable"):
-        alike = [
-            j for j in kept
-            if INPUTS.labels[i] == INPUTS.labels[j] and INPUTS.clusters.labels[i] == INPUTS.clusters.labels[j]
-        ]  # fmt: skip
-        if not any(own[i] @ own[j] > 0.95 for j in alike):
-            kept.append(i)
-    selection = select("semdedup", inputs, None, 0)
-    assert set(selection.indices) == set(kept) and 60 < len(kept) < 290
-    order = select("semdedup", inputs, 300, 0).indices
-    assert set(order[: len(kept)]) == set(kept)
-
-
-def test_near_duplicates_across_blocks(monkeypatch):
-    import utils.selection.strategies.coverage as coverage
-
-    rng = np.random.default_rng(1)
-    e = np.repeat(rng.normal(size=(30, 5)), 4, axis=0).astype(np.float32) + 0.05 * rng.normal(size=(120, 5)).astype(
-        "f4"
-    )
-    rows, mean = rng.permutation(120), e.mean(0)
-    whole = near_duplicates(e, rows, mean, 0.98)
-    monkeypatch.setattr(coverage, "BLOCK_ROWS", 16)
-    np.testing.assert_array_equal(near_duplicates(e, rows, mean, 0.98), whole)
-    assert 20 < whole.sum() < 115
-
-
-def test_d2_on_a_small_graph():
-    inputs = make_inputs(n=50)
-    order = select("d2", inputs, 30, 0, neighbors=4, gamma=0.7).indices
-    own = unit(inputs.embeddings.astype(np.float64) - inputs.embeddings.mean(0))
-    squared = ((own[:, None] - own) ** 2).sum(2)
-    np.fill_diagonal(squared, np.inf)
-    near = np.zeros((50, 50), dtype=bool)
-    for i in range(50):
-        near[i, np.argsort(squared[i])[:4]] = True
-    weights = np.where(near | near.T, np.exp(-0.7 * squared), 0)
-    scores = inputs.dynamics.el2n().astype(np.float64)
-    scores = (scores - scores.min()) / (scores.max() - scores.min())
-    x = scores + weights @ scores
-    for t in range(30):
-        assert order[t] == x.argmax()
-        x = x - weights[x.argmax()] * x.max()
-        x[order[: t + 1]] = -np.inf
-
-
 def test_d2_dampens_the_neighbours_of_a_pick():
-    points = unit(np.array([[1, 0], [1, 0.01], [-1, 0], [-1, 0.01]], dtype=np.float32))
-    graph = neighbor_graph(points, 1, 1.0)
-    assert message_passing(graph, np.array([1.0, 0.9, 0.5, 0.4]), 2).tolist() == [0, 2]
+    neighbours, apart = np.array([[1], [0], [3], [2]]), np.full((4, 1), 0.01)
+    assert message_passing(neighbours, apart, np.array([1.0, 0.9, 0.5, 0.4]), 2, gamma=1.0).tolist() == [0, 2]
 
 
-def test_herd_goes_on_from_a_start():
+def test_herding_goes_on_from_a_start():
     centred = np.array([[1.0, 0], [-1, 0], [0, 0.1]], dtype=np.float32)
-    assert herd(centred, 1, np.array([2.0, 0])) == [1]
+    assert herd([centred], 1, np.array([2.0, 0])) == [(0, 1)]
 
 
 # -------------------------------------------------------------------------------------------------------------------- CCS

@@ -12,6 +12,8 @@ from utils.selection.strategies import (
     cluster_based,
     model_scores,
     coverage,
+    semdedup,
+    graph,
     text_based,
     importance_sampling,
 )

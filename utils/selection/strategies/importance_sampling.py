@@ -5,10 +5,10 @@ import numpy as np
 from utils.errors import InputError
 from utils.selection.embeddings import row_blocks
 from utils.selection.selection import weights_with_replacement, weights_without_replacement
-from utils.selection.strategies.coverage import mean_of
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.model_scores import difficulty
 from utils.selection.strategies.registry import Picks, Pool, strategy
+from utils.selection.strategies.vectors import mean_of
 
 
 @strategy(

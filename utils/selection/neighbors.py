@@ -1,0 +1,110 @@
+"""Nearest neighbours among many vectors: exact by matrix products, or, for very many, found in a projection and then
+ranked by their exact distances. No array grows with n x n.
+"""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from utils.selection.embeddings import row_blocks
+
+logger = logging.getLogger(__name__)
+
+EXACT_FLOPS = 8e13  # operations of an exact search, about ten minutes on two cores; beyond, a projection is searched
+BLOCK_VALUES = 2**25  # products held at once: 128 MB of float32
+GROUPS = 64  # parts of a row whose maxima are compared first
+RECALL = 0.95  # share of the true neighbours that a projection has to find, on SAMPLE examples
+SAMPLE = 256
+
+
+def largest(products: Callable[[slice], np.ndarray], num_queries: int, n: int, k: int):
+    """The k largest products of every query: indices int32 (q, k) and values float32 (q, k), in no order.
+
+    products(slice of queries) -> float32 (b, n), which may be overwritten.
+    """
+    indices = np.empty((num_queries, k), dtype=np.int32)
+    values = np.empty((num_queries, k), dtype=np.float32)
+    step = max(1, BLOCK_VALUES // n)
+    for start in range(0, num_queries, step):
+        block = slice(start, min(num_queries, start + step))
+        found = products(block)
+        indices[block] = _top(found, k)
+        values[block] = np.take_along_axis(found, indices[block], 1)
+    return indices, values
+
+
+def _top(values: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k largest values of each row (b, n). A row's k largest lie in the k groups of largest maxima."""
+    n = values.shape[1]
+    width = n // GROUPS
+    if 4 * k > width:
+        return np.argpartition(values, n - k, axis=1)[:, n - k :] if k < n else np.tile(np.arange(n), (len(values), 1))
+    whole = width * GROUPS
+    maxima = values[:, :whole].reshape(len(values), GROUPS, width).max(1)
+    groups = np.argpartition(maxima, width - k, axis=1)[:, width - k :]
+    columns = (groups[:, :, None] + width * np.arange(GROUPS)).reshape(len(values), -1)
+    rest = np.broadcast_to(np.arange(whole, n), (len(values), n - whole))
+    columns = np.concatenate([columns, rest], axis=1)
+    kept = np.argpartition(np.take_along_axis(values, columns, 1), columns.shape[1] - k, axis=1)
+    return np.take_along_axis(columns, kept[:, columns.shape[1] - k :], 1)
+
+
+def nearest(points: np.ndarray, k: int, queries: np.ndarray | None = None):
+    """The k nearest other points of some of the points (n, d): indices int64 (q, k), Euclidean distances float32 (q, k),
+    nearest first; and the dimensions that were searched, d where the search was exact.
+
+    queries: int64 (q,), the positions that are asked about; by default all.
+    """
+    n, d = points.shape
+    queries = np.arange(n) if queries is None else queries
+    k = min(k, n - 1)
+    for dims in (d,) if 2.0 * len(queries) * n * d <= EXACT_FLOPS else (128, 256, 512, d):
+        if dims >= d:
+            return (*_sorted(points, queries, _search(points, queries, k)), d)
+        projected = _project(points, dims)
+        wide = min(n - 1, max(4 * k, k + 32))
+        sample = queries[np.linspace(0, len(queries) - 1, SAMPLE).astype(np.int64)]
+        recall = _recall(points, projected, sample, k, wide)
+        logger.info("neighbours in %d of %d dimensions: recall %.3f", dims, d, recall)
+        if recall >= RECALL:
+            indices, distances = _sorted(points, queries, _search(projected, queries, wide))
+            return indices[:, :k], distances[:, :k], dims
+
+
+def _search(points, queries, k: int) -> np.ndarray:
+    """int64 (q, k): positions of the k nearest other points. The nearest of q is the largest <q, p> - norm(p)^2 / 2."""
+    half = 0.5 * np.square(points).sum(1)
+
+    def products(block):
+        own = queries[block]
+        found = points[own] @ points.T
+        found -= half
+        found[np.arange(len(own)), own] = -np.inf
+        return found
+
+    return largest(products, len(queries), len(points), k)[0]
+
+
+def _sorted(points, queries, indices):
+    """Those neighbours by their exact distance, taken from differences: products lose the last digits of small ones."""
+    distances = np.empty(indices.shape, dtype=np.float32)
+    for block in row_blocks(len(queries), indices.shape[1] * points.shape[1]):
+        distances[block] = np.linalg.norm(points[indices[block]] - points[queries[block], None], axis=2)
+    order = np.argsort(distances, axis=1, kind="stable")
+    return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
+
+
+def _project(points, dims: int) -> np.ndarray:
+    """float32 (n, dims): the points (centred) on their principal axes."""
+    covariance = np.zeros((points.shape[1],) * 2)
+    for block in row_blocks(*points.shape):
+        covariance += points[block].T @ points[block]
+    axes = np.linalg.eigh(covariance)[1][:, -dims:].astype(np.float32)
+    return points @ axes
+
+
+def _recall(points, projected, sample, k: int, wide: int) -> float:
+    """Share of the sample's true k nearest that are among the `wide` nearest in the projection."""
+    true, found = _search(points, sample, k), _search(projected, sample, wide)
+    return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]))
