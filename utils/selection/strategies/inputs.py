@@ -9,6 +9,7 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.errors import InputError
 from utils.files import file_sha256
+from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
 from utils.selection.embeddings import load_embeddings
@@ -112,7 +113,7 @@ def load_inputs(
 
 
 def _load_dynamics(examples: Examples, path) -> Dynamics:
-    dynamics = Dynamics.load(path)
+    dynamics = cartography.read(path, examples) if Path(path).is_dir() else Dynamics.load(path)
     if dynamics.n_total != len(examples) or dynamics.fingerprint != examples.fingerprint:
         raise InputError(
             f"{path}: recorded on other data: {dynamics.n_total} rows with fingerprint {dynamics.fingerprint[:12]}, but "
@@ -147,7 +148,14 @@ def _check_alike(runs: list[Dynamics], paths) -> None:
 
 
 def _about_dynamics(run: Dynamics, path) -> dict:
-    return {"path": str(path), "sha256": file_sha256(path), "snapshots": run.num_snapshots, "mode": run.mode}
+    files = cartography.epoch_files(path) if Path(path).is_dir() else [path]
+    digests = [file_sha256(file) for file in files]
+    return {
+        "path": str(path),
+        "sha256": digests[0] if len(files) == 1 else digests,
+        "snapshots": run.num_snapshots,
+        "mode": run.mode,
+    }
 
 
 def _load_logits(examples: Examples, path) -> np.ndarray:
