@@ -201,7 +201,7 @@ def test_what_a_strategy_needs_is_made_once_and_kept(world, tmp_path):
     assert again.selection.indices.tolist() == done.selection.indices.tolist()
 
 
-def test_several_proxy_runs_with_seeds_of_their_own(world, examples, tmp_path):
+def test_several_proxy_runs_with_seeds_of_their_own(world, tmp_path):
     out, more = tmp_path / "out", ("--strategy", "el2n", "--data_pct", 0.2, "--score_epoch", 1, "--selection_seed", 5)
     done = run(world, out, *more, "--proxy_seeds", 2)
     assert Stage.started == ["run_glue.py"] * 2
