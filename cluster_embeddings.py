@@ -75,7 +75,7 @@ def main(argv=None) -> None:
     from utils.selection.kmeans import prepare
 
     setup_logging()
-    embeddings = load_embeddings(args.embedding_path)
+    embeddings = load_embeddings(args.embedding_path, trusted_for=_trusted_for(args))
     examples = _examples(args, embeddings)
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]
@@ -130,6 +130,17 @@ def main(argv=None) -> None:
         print(line)
     names = ["clusters.npz", "cluster_report.md", FINISHED, *(path.name for path in figures)]
     print(f"written to {folder}: {', '.join(names)}")
+
+
+def _trusted_for(args):
+    """The rows that an .npy without a json is trusted to hold: those of --data_dir and --split."""
+    from utils.data.examples import load_split
+    from utils.data.tasks import get_task
+
+    path = Path(args.embedding_path)
+    if args.data_dir is None or not path.is_file() or path.with_suffix(".json").exists():
+        return None
+    return load_split(get_task(args.task_name), args.split or "train", data_dir=args.data_dir)
 
 
 def _examples(args, embeddings):

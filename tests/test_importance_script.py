@@ -29,6 +29,7 @@ from utils.data.tasks import get_task
 from utils.errors import run_script
 from utils.files import write_npz
 from utils.selection import ingredients as selector
+from utils.selection.dynamics import Dynamics
 from utils.selection.selection import Selection
 from utils.training import online
 from utils.training.checkpoint import Checkpoints
@@ -198,6 +199,36 @@ def test_what_a_strategy_needs_is_made_once_and_kept(world, tmp_path):
     again = run(world, tmp_path / "given", *more, *paths)
     assert not (tmp_path / "given" / "selector").exists() and len(Stage.started) == 3
     assert again.selection.indices.tolist() == done.selection.indices.tolist()
+
+
+def test_several_proxy_runs_with_seeds_of_their_own(world, tmp_path):
+    out, more = tmp_path / "out", ("--strategy", "el2n", "--data_pct", 0.2, "--score_epoch", 1, "--selection_seed", 5)
+    done = run(world, out, *more, "--proxy_seeds", 2)
+    assert Stage.started == ["run_glue.py"] * 2
+    runs = [out / "selector" / name for name in ("proxy_run", "proxy_run_1")]
+    commands = [json.loads((folder / "results.made_from.json").read_text())["command"] for folder in runs]
+    assert [command[command.index("--seed") + 1] for command in commands] == ["5", "6"]
+    dynamics = [Dynamics.load(folder / "dynamics.npz") for folder in runs]
+    mean = np.mean([found.at_epoch(1).el2n() for found in dynamics], axis=0)
+    np.testing.assert_allclose(done.selection.scores, mean, rtol=1e-6)
+    assert not np.array_equal(dynamics[0].logits, dynamics[1].logits)
+    # One run more uses those that are there.
+    run(world, out, *more, "--proxy_seeds", 3, "--overwrite_output_dir")
+    assert len(Stage.started) == 3
+
+
+def test_what_only_the_user_has_is_asked_for(world, tmp_path):
+    for strategy, flag in (("ranking", "--ranking FILE"), ("ssft", "--dynamics_path FIRST SECOND")):
+        done = run(world, tmp_path / "out", "--strategy", strategy, "--data_pct", 0.2, check=2)
+        assert flag in done.stderr.splitlines()[-1] and not Stage.started
+
+
+def test_a_score_of_ones_own_makes_no_proxy_run(world, tmp_path):
+    scores = np.random.default_rng(0).normal(size=N)
+    np.save(tmp_path / "scores.npy", scores)
+    flags = ("--strategy", "el2n", "--data_pct", 0.2, "--score_path", tmp_path / "scores.npy")
+    done = run(world, tmp_path / "out", *flags)
+    assert not Stage.started and done.selection.indices.tolist() == np.argsort(-scores)[:18].tolist()
 
 
 def test_the_selection_depends_on_its_own_seed_not_the_models(world, tmp_path):

@@ -59,7 +59,8 @@ def world(tmp_path_factory):
     clusters = Clusters(squared.argmin(1), centers, np.sqrt(squared.min(1)), examples.fingerprint, N, about)
     clusters.save(root / "clusters.npz")
     logits = np.random.default_rng(3).normal(size=(4, N, 3)).astype(np.float16)
-    for name, s in (("dynamics", 4), ("one", 1)):
+    (root / "ranking.txt").write_text("".join(f"p{i}\n" for i in range(N - 1, 0, -4)))
+    for name, s in (("dynamics", 4), ("one", 1), ("second", 2)):
         Dynamics(logits[:s], examples.labels, NAMES, np.arange(s), "eval", examples.fingerprint).save(
             root / f"{name}.npz"
         )
@@ -71,7 +72,15 @@ def flags_for(name, world) -> list:
     flags = ["--embedding_path", world / ("pooler" if "pooler" in needs else "cls")]
     if "pooler" not in needs:
         flags += ["--cluster_path", world / "clusters.npz"]
-    flags += ["--dynamics_path", world / "dynamics.npz", "--logits_path", world / "logits" / "logits_mnli_train.npy"]
+    second = [world / "second.npz"] if "two splits" in needs else []
+    flags += ["--ranking", world / "ranking.txt"]
+    flags += [
+        "--dynamics_path",
+        world / "dynamics.npz",
+        *second,
+        "--logits_path",
+        world / "logits" / "logits_mnli_train.npy",
+    ]
     return flags
 
 

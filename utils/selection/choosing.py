@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from utils.command_line import data_fraction, positive_int
+from utils.errors import InputError
 from utils.flags import add_flags, flag, settings_from
 from utils.run_directory import code_version
 from utils.selection.strategies import get_strategy, load_plugin
@@ -34,8 +35,19 @@ class InputFiles:
     title: ClassVar[str] = "inputs of strategies"
     embedding_path: str | None = flag(None, "cls_embeddings_*.npy, or the folder that holds it", metavar="FILE")
     cluster_path: str | None = flag(None, "clusters.npz", metavar="FILE")
-    dynamics_path: list[str] | None = flag(None, "dynamics.npz", metavar="FILE", nargs="+")
+    dynamics_path: list[str] | None = flag(
+        None, "dynamics.npz; measures are averaged over several runs", metavar="FILE", nargs="+"
+    )
     logits_path: str | None = flag(None, "logits_*.npy", metavar="FILE")
+    score_path: str | None = flag(
+        None,
+        "scores of your own (.npy, or .csv or .tsv with a header), one a row, higher = harder; they stand where a score "
+        "would be taken from dynamics or logits",
+        metavar="FILE",
+    )
+    ranking: str | None = flag(
+        None, "for --strategy ranking: one row number or pair id a line, best first", metavar="FILE"
+    )
 
     def items(self) -> dict:
         """Flag -> path, or None where the flag was not given."""
@@ -101,6 +113,8 @@ def choose(request: ChoiceRequest, examples, seed: int):
 
     settings = request.settings
     get_strategy(settings.strategy)
+    if request.files.score_path and (clash := request.parameters.keys() & {"score", "score_epoch"}):
+        raise InputError(f"--{min(clash)} and --score_path are two ways to score; give one of them")
     m = None
     if settings.data_pct is not None or settings.num_examples is not None:
         m = budget(len(examples), data_pct=settings.data_pct, num_examples=settings.num_examples)

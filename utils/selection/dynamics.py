@@ -1,5 +1,6 @@
 """Training dynamics: every example's logits at several moments of training, and the measures taken from them."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from utils.errors import InputError
 from utils.files import read_npz, write_npz
 
 BLOCK = 65_536  # examples worked on at a time: 12 snapshots of 3 classes are 9 MB of float32
+SAME_EPOCH = 0.005  # epochs are printed with two decimals, and a printed one must be found again
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ class Dynamics:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not training dynamics ({error!r})") from None
 
+    def at_epoch(self, epoch: float) -> "Dynamics":
+        """The snapshots that were taken at this epoch alone. Raises InputError where there is none."""
+        taken = np.abs(self.epochs - epoch) < SAME_EPOCH
+        if not taken.any():
+            known = ", ".join(f"{known:.2f}" for known in self.epochs)
+            raise InputError(
+                f"--score_epoch {epoch:g}: no snapshot was taken then; there are snapshots of epochs {known}"
+            )
+        return dataclasses.replace(self, logits=self.logits[taken], epochs=self.epochs[taken])
+
     # -------------------------------------------------------------------------------------------------------- measures
     def gold_probability(self) -> np.ndarray:
         """(S, n): softmax(z)[gold]."""
@@ -88,16 +100,16 @@ class Dynamics:
 
     def confidence(self) -> np.ndarray:
         """Mean over snapshots of the gold probability. Swayamdipta et al. 2020, arXiv 2009.10795."""
-        return _mean(self.gold_probability())
+        return mean_where_seen(self.gold_probability())
 
     def variability(self) -> np.ndarray:
         """Standard deviation (of the population) over snapshots of the gold probability. Swayamdipta et al. 2020."""
         gold = self.gold_probability()
-        return np.sqrt(_mean((gold - _mean(gold)) ** 2))
+        return np.sqrt(mean_where_seen((gold - mean_where_seen(gold)) ** 2))
 
     def correctness(self) -> np.ndarray:
         """Share of snapshots in which the prediction is right. Swayamdipta et al. 2020."""
-        return _mean(self.correct())
+        return mean_where_seen(self.correct())
 
     def never_learnt(self) -> np.ndarray:
         """bool (n,): seen, and right in no snapshot. Toneva et al. 2019, arXiv 1812.05159."""
@@ -119,17 +131,31 @@ class Dynamics:
         counts[np.isnan(correct).all(0)] = np.nan
         return counts
 
+    def right_for_good(self) -> np.ndarray:
+        """The snapshot, counted from 1, from which the prediction stays right; S + 1 where it ends wrong.
+
+        The learning time of Maini et al. 2022, arXiv 2210.15031.
+        """
+        return _after_the_last(self.correct(), 0)
+
+    def wrong_for_good(self) -> np.ndarray:
+        """The snapshot, counted from 1, from which the prediction stays wrong; S + 1 where it ends right.
+
+        In a run that goes on with other examples, the forgetting time of Maini et al. 2022.
+        """
+        return _after_the_last(self.correct(), 1)
+
     def el2n(self) -> np.ndarray:
         """Mean over snapshots of the norm of p - y. Paul et al. 2021, arXiv 2107.07075 (there: over seeds)."""
-        return _mean(self.el2n_per_snapshot())
+        return mean_where_seen(self.el2n_per_snapshot())
 
     def loss(self) -> np.ndarray:
         """Mean cross-entropy over snapshots."""
-        return _mean(self.loss_per_snapshot())
+        return mean_where_seen(self.loss_per_snapshot())
 
     def aum(self) -> np.ndarray:
         """Area under the margin: mean over snapshots of z_gold - max other z. Pleiss et al. 2020, arXiv 2001.10528."""
-        return _mean(self._per_snapshot(_gold_margin))
+        return mean_where_seen(self._per_snapshot(_gold_margin))
 
     def _per_snapshot(self, measure) -> np.ndarray:
         if not np.issubdtype(self.labels.dtype, np.integer):
@@ -142,8 +168,15 @@ class Dynamics:
         return out
 
 
-def _mean(values):
-    """Mean over the snapshots in which an example was seen; NaN where there is none."""
+def _after_the_last(correct, value: int) -> np.ndarray:
+    """Number of the snapshot after the last one with this value, from 1; NaN for an example that was never seen."""
+    numbers = np.arange(1, len(correct) + 1)[:, None]
+    after = 1 + (numbers * (correct == value)).max(0)
+    return np.where(np.isnan(correct).all(0), np.nan, after).astype(np.float32)
+
+
+def mean_where_seen(values):
+    """Mean over the first axis (snapshots, or runs) where a value is known; NaN where there is none."""
     seen = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return (np.where(seen, values, 0).sum(0, dtype=np.float64) / seen.sum(0)).astype(np.float32)

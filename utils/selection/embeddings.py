@@ -6,6 +6,7 @@ numpy only, so that clustering and selection run without torch.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import numpy as np
 
 from utils.errors import InputError, RunFailed
 from utils.files import read_json, reserve_space, write_json
+
+logger = logging.getLogger(__name__)
 
 # What the json must hold; `complete` is written last of all.
 ABOUT_FIELDS = ("model", "task", "split", "n", "d", "fingerprint", "pooling", "layer", "complete")
@@ -145,21 +148,25 @@ class Embeddings:
             )
 
 
-def load_embeddings(path) -> Embeddings:
+def load_embeddings(path, *, trusted_for=None) -> Embeddings:
     """Map the embeddings at `path`, an `.npy` file or a folder that holds exactly one embeddings file.
 
-    Every value is looked at once, in blocks (about a second per gigabyte). Raises InputError where the file or its
+    trusted_for: Examples; an `.npy` file without a json is then taken to hold their embeddings, in their order. Every value is looked at once, in blocks (about a second per gigabyte). Raises InputError where the file or its
     json is missing, unfinished, of another kind, or holds NaN or infinity.
     """
     path = _find(Path(path))
-    about = _read_about(path)
+    bare = trusted_for is not None and not path.with_suffix(".json").exists()
+    about = {} if bare else _read_about(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy file ({error}); run get_embeddings.py again") from None
+        way_out = "save it again with numpy.save" if bare else "run get_embeddings.py again"
+        raise InputError(f"{path}: not a readable .npy file ({error}); {way_out}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         found = getattr(array, "dtype", "several arrays")
         raise InputError(f"{path}: holds {found}, embeddings are float32; is it another kind of file?")
+    if bare:
+        about = _trust(path, array, trusted_for)
     if array.shape != (about["n"], about["d"]):
         raise InputError(
             f"{path}: has shape {array.shape}, but its json says ({about['n']}, {about['d']}); the two files do not "
@@ -171,6 +178,20 @@ def load_embeddings(path) -> Embeddings:
             row = block.start + int(np.flatnonzero(~finite.all(axis=1))[0])
             raise InputError(f"{path}: row {row} holds NaN or infinity; run get_embeddings.py again, without --fp16")
     return Embeddings(array, about, path)
+
+
+def _trust(path: Path, array, examples) -> dict:
+    """What a json would say of an array that has none. Raises InputError unless it has one row for each example."""
+    if array.ndim != 2 or len(array) != len(examples):
+        raise InputError(
+            f"{path}: has shape {array.shape}, but {examples.source} has {len(examples)} rows; an .npy without a .json "
+            f"beside it must have the shape ({len(examples)}, d)"
+        )
+    logger.warning("%s has no .json beside it: its rows are trusted to be in the order of %s", path, examples.source)
+    return {
+        "model": "unknown", "task": examples.task.name, "split": examples.split, "n": len(examples),
+        "d": array.shape[1], "fingerprint": examples.fingerprint, "pooling": "unknown", "layer": None, "complete": True,
+    }  # fmt: skip
 
 
 def _find(path: Path) -> Path:

@@ -45,6 +45,9 @@ class MakerSettings:
     )
     proxy_epochs: float = flag(2.0, "epochs of the proxy run on all of the data", type=positive_float)
     proxy_snapshots: int = flag(2, "snapshots of the training dynamics per epoch", type=positive_int)
+    proxy_seeds: int = flag(
+        1, "proxy runs, with one seed after another; scores are averaged over them", type=positive_int
+    )
     num_clusters: int = flag(64, "clusters, where the strategy needs some", type=positive_int)
 
 
@@ -78,19 +81,23 @@ class InputMaker:
         parameters = parameters or {}
         for need in needs:
             if not need.is_given(self.given, parameters):
+                if need.make is None:
+                    raise InputError(f"this strategy needs {need.way_out}")
                 self.given |= {name: _text(path) for name, path in need.make(self, parameters).items()}
         return {name: path for name, path in self.given.items() if path}
 
     # ------------------------------------------------------------------------------------------------------- the stages
-    def dynamics(self) -> Path:
-        """The training dynamics of the proxy run."""
-        return self.proxy_run() / "dynamics.npz"
+    def dynamics(self) -> list[Path]:
+        """The training dynamics of every proxy run."""
+        return [self.proxy_run(number) / "dynamics.npz" for number in range(self.making.proxy_seeds)]
 
-    def proxy_run(self) -> Path:
-        """A run on everything that records its dynamics. Its folder is a checkpoint too."""
+    def proxy_run(self, number: int = 0) -> Path:
+        """A run on everything that records its dynamics; its seed is `number` above the first. Its folder is a checkpoint
+        too."""
         epochs, snapshots = self.making.proxy_epochs, self.making.proxy_snapshots
         recording = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", snapshots]
-        return self._train("proxy_run", epochs, *recording, costs=epochs + round(epochs * snapshots) * FORWARD)
+        name, costs = f"proxy_run_{number}" if number else "proxy_run", epochs + round(epochs * snapshots) * FORWARD
+        return self._train(name, epochs, *recording, costs=costs, seed=self.seed + number)
 
     def embeddings(self, pooling: str) -> Path:
         """Embeddings of the training split by the selector model; pooling: as of get_embeddings.py."""
@@ -144,11 +151,19 @@ class InputMaker:
         return path
 
     # ---------------------------------------------------------------------------------------------------------- commands
-    def _train(self, name: str, epochs: float, *more, costs: float) -> Path:
+    def _train(self, name: str, epochs: float, *more, costs: float, seed: int | None = None) -> Path:
+        """Run run_glue.py in a folder of this name; seed: by default the selection seed."""
         settings, out = self.settings, self.folder / name
         words = ["run_glue.py", "--do_train", *words_of(settings, ModelSettings, leave_out=("cache_dir",))]
         words += words_of(settings, TrainingSettings, leave_out=_DECIDED)
-        words += [*self._data_words(), "--num_train_epochs", epochs, "--seed", self.seed, *more]
+        words += [
+            *self._data_words(),
+            "--num_train_epochs",
+            epochs,
+            "--seed",
+            self.seed if seed is None else seed,
+            *more,
+        ]
         self._run(words, out, done=out / RESULTS_FILE, costs=costs)
         return out
 

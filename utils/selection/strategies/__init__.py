@@ -11,6 +11,8 @@ from utils.selection.strategies import (
     random_draws,
     cluster_based,
     model_scores,
+    score_ranges,
+    early_runs,
     coverage,
     semdedup,
     graph,

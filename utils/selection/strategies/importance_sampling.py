@@ -21,38 +21,43 @@ def lightweight(inputs: Inputs, pool: Pool) -> Picks:
 
 
 @strategy("importance", needs=("score",), weighted=True, source="Hansen & Hurwitz 1943")
-def importance(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None) -> Picks:
+def importance(
+    inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None, score_epoch: float | None = None
+) -> Picks:
     """draws with replacement in proportion to a score, mixed with uniform; unbiased weights.
 
     mix: uniform share of the probabilities; it keeps every weight below 1 / mix
     """
-    return _with_replacement(inputs, pool, sampling_scores(inputs, pool.rows, score), mix=mix)
+    return _with_replacement(inputs, pool, sampling_scores(inputs, pool.rows, score, score_epoch), mix=mix)
 
 
 @strategy(
     "poisson", needs=("score",), weighted=True, source="Horvitz & Thompson 1952; Madow 1949 (fixed size)"
 )  # fmt: skip
-def poisson(inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None) -> Picks:
+def poisson(
+    inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None, score_epoch: float | None = None
+) -> Picks:
     """without replacement, inclusion in proportion to a score, mixed with uniform; unbiased weights, exact size; budgets do not nest."""
-    scores = sampling_scores(inputs, pool.rows, score)
+    scores = sampling_scores(inputs, pool.rows, score, score_epoch)
     pi = inclusion_probabilities(mixture(scores, mix), pool.m)
     chosen = systematic(pi, pool.rng)
     weights = weights_without_replacement(pi, len(pool.rows))
     return Picks(pool.rows[chosen], weights=weights[chosen], scores=_spread(inputs.n, pool.rows, scores))
 
 
-def sampling_scores(inputs: Inputs, rows, score: str | None) -> np.ndarray:
-    """float64 (r,), at least 0: difficulty from dynamics or logits, else squared distance to the mean embedding.
+def sampling_scores(inputs: Inputs, rows, score: str | None, score_epoch: float | None = None) -> np.ndarray:
+    """float64 (r,), at least 0: the user's scores, or difficulty from dynamics or logits, else squared distance to the mean embedding.
 
     Raises InputError where the score asked for has nothing to go by.
     """
-    if score == "embedding" or (score is None and inputs.dynamics is None and inputs.logits is None):
+    from_model = any(known is not None for known in (inputs.scores, inputs.dynamics, inputs.logits))
+    if score == "embedding" or (score is None and not from_model):
         if inputs.embeddings is None:
             raise InputError("--score embedding needs --embedding_path, made by get_embeddings.py")
         return squared_distances_to_mean(inputs.embeddings, rows)
-    if inputs.dynamics is None and inputs.logits is None:
+    if not from_model:
         raise InputError(f"--score {score} needs --dynamics_path, made by run_glue.py --record_dynamics")
-    scores = difficulty(inputs, score or "el2n")[rows].astype(np.float64)
+    scores = difficulty(inputs, score or "el2n", score_epoch)[rows].astype(np.float64)
     return scores - min(0.0, scores.min())
 
 

@@ -9,9 +9,11 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.errors import InputError
 from utils.files import file_sha256
+from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
 from utils.selection.embeddings import load_embeddings
+from utils.selection.own_files import read_ranking, read_scores
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +23,10 @@ class Inputs:
     """n examples and whatever is known about them; None where it is not.
 
     labels: int64 (n,), or float32 for regression; genres: n strings; texts: one list of n strings per text column;
-    class_names: C names; embeddings: float32 (n, d), possibly memory-mapped; pooling: how they were pooled; logits:
-    float (n, C) of one checkpoint; facts: whatever should stand in a Selection's provenance (task, paths, checkpoints).
+    class_names: C names; embeddings: float32 (n, d), possibly memory-mapped; pooling: how they were pooled; dynamics: of
+    the first run, more_dynamics: of further runs on the same examples; logits: float (n, C) of one checkpoint; scores:
+    float32 (n,) of the user's own, higher = harder; ranking: int64 (r,) rows of the user's own, best first; facts:
+    whatever should stand in a Selection's provenance (task, paths, checkpoints).
     """
 
     n: int
@@ -36,6 +40,9 @@ class Inputs:
     clusters: Clusters | None = None
     dynamics: Dynamics | None = None
     logits: np.ndarray | None = None
+    more_dynamics: tuple[Dynamics, ...] = ()
+    scores: np.ndarray | None = None
+    ranking: np.ndarray | None = None
     facts: dict = field(default_factory=dict)
 
     @classmethod
@@ -53,16 +60,29 @@ class Inputs:
         has_classes = self.labels is not None and np.issubdtype(self.labels.dtype, np.integer)
         return self.labels if has_classes else None
 
+    @property
+    def runs(self) -> tuple[Dynamics, ...]:
+        """The training dynamics of every run that was given."""
+        return () if self.dynamics is None else (self.dynamics, *self.more_dynamics)
+
 
 def load_inputs(
-    examples: Examples, *, embedding_path=None, cluster_path=None, dynamics_path=None, logits_path=None, **facts
+    examples: Examples,
+    *,
+    embedding_path=None,
+    cluster_path=None,
+    dynamics_path=None,
+    logits_path=None,
+    score_path=None,
+    ranking=None,
+    **facts,
 ) -> Inputs:
     """Read whichever files are given. Raises InputError unless each was made from exactly these examples (and the
     clusters from exactly these embeddings). `facts` go into the provenance."""
-    known = {}
+    known: dict = {}
     embeddings = None
     if embedding_path:
-        embeddings = load_embeddings(embedding_path)
+        embeddings = load_embeddings(embedding_path, trusted_for=examples)
         embeddings.check(examples)
         known |= {"embeddings": embeddings.array, "pooling": embeddings.about["pooling"]}
         facts["embeddings"] = {"path": str(embeddings.path), "digest": embeddings.digest, **embeddings.about}
@@ -74,26 +94,36 @@ def load_inputs(
         known["clusters"] = clusters
         facts["clusters"] = {"path": str(cluster_path), "sha256": file_sha256(cluster_path), "k": clusters.k}
     if dynamics_path:
-        (dynamics_path,) = [dynamics_path] if isinstance(dynamics_path, str | Path) else dynamics_path
-        dynamics = known["dynamics"] = _load_dynamics(examples, dynamics_path)
-        facts["dynamics"] = {
-            "path": str(dynamics_path),
-            "sha256": file_sha256(dynamics_path),
-            "snapshots": dynamics.num_snapshots,
-            "mode": dynamics.mode,
-        }
+        paths = [dynamics_path] if isinstance(dynamics_path, str | Path) else dynamics_path
+        runs = [_load_dynamics(examples, path) for path in paths]
+        _check_alike(runs, paths)
+        known |= {"dynamics": runs[0], "more_dynamics": tuple(runs[1:])}
+        about = [_about_dynamics(run, path) for run, path in zip(runs, paths, strict=True)]
+        facts["dynamics"] = about[0] if len(about) == 1 else about
     if logits_path:
         known["logits"] = _load_logits(examples, logits_path)
         facts["logits"] = {"path": str(logits_path), "sha256": file_sha256(logits_path)}
+    if score_path:
+        known["scores"] = read_scores(score_path, examples)
+        facts["scores"] = {"path": str(score_path), "sha256": file_sha256(score_path)}
+    if ranking:
+        known["ranking"] = read_ranking(ranking, examples)
+        facts["ranking"] = {"path": str(ranking), "sha256": file_sha256(ranking)}
     return Inputs.of(examples, facts=facts, **known)
 
 
 def _load_dynamics(examples: Examples, path) -> Dynamics:
-    dynamics = Dynamics.load(path)
+    dynamics = cartography.read(path, examples) if Path(path).is_dir() else Dynamics.load(path)
     if dynamics.n_total != len(examples) or dynamics.fingerprint != examples.fingerprint:
         raise InputError(
             f"{path}: recorded on other data: {dynamics.n_total} rows with fingerprint {dynamics.fingerprint[:12]}, but "
             f"{examples.source} has {len(examples)} rows with fingerprint {examples.fingerprint[:12]}; record them "
+            "again with run_glue.py --record_dynamics"
+        )
+    if not np.array_equal(dynamics.labels, examples.labels):
+        row = int(np.flatnonzero(dynamics.labels != examples.labels)[0])
+        raise InputError(
+            f"{path}: recorded with other gold labels than those of {examples.source}, first in row {row}; record them "
             "again with run_glue.py --record_dynamics"
         )
     unseen = int(np.isnan(dynamics.logits[..., 0]).all(0).sum())
@@ -105,6 +135,27 @@ def _load_dynamics(examples: Examples, path) -> Dynamics:
             "where a score is needed", path, unseen, dynamics.n_total,
         )  # fmt: skip
     return dynamics
+
+
+def _check_alike(runs: list[Dynamics], paths) -> None:
+    """Raise InputError unless measures of these runs may be averaged."""
+    for run, path in zip(runs, paths, strict=True):
+        if run.mode != runs[0].mode:
+            raise InputError(
+                f"--dynamics_path: {paths[0]} was recorded in {runs[0].mode} mode and {path} in {run.mode} mode (without "
+                "dropout: eval); give runs of one mode"
+            )
+
+
+def _about_dynamics(run: Dynamics, path) -> dict:
+    files = cartography.epoch_files(path) if Path(path).is_dir() else [path]
+    digests = [file_sha256(file) for file in files]
+    return {
+        "path": str(path),
+        "sha256": digests[0] if len(files) == 1 else digests,
+        "snapshots": run.num_snapshots,
+        "mode": run.mode,
+    }
 
 
 def _load_logits(examples: Examples, path) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Strategies on a model's view of each example: training dynamics, or one checkpoint's logits."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 
-from utils.data.logits import error_norm, grad_norm, softmax
+from utils.data.logits import cross_entropy, error_norm, grad_norm, softmax
 from utils.errors import InputError
+from utils.selection.dynamics import Dynamics, mean_where_seen
 from utils.selection.strategies.inputs import Inputs
-from utils.selection.strategies.ordering import interleave, ranks_within
 from utils.selection.strategies.registry import Picks, Pool, strategy
 
 logger = logging.getLogger(__name__)
@@ -15,9 +16,8 @@ logger = logging.getLogger(__name__)
 SWAYAMDIPTA = "Swayamdipta et al. 2020, arXiv 2009.10795"
 SETTLES = "Settles 2009; Coleman et al. 2020, arXiv 1906.11829"
 PAUL = "Paul et al. 2021, arXiv 2107.07075"
-CCS_BINS = 50  # as published
 
-# Measures of difficulty, higher = harder: from training dynamics.
+# Measures of difficulty, higher = harder: from training dynamics, and from one checkpoint's logits.
 DIFFICULTY = {
     "el2n": lambda d: d.el2n(),
     "loss": lambda d: d.loss(),
@@ -26,27 +26,43 @@ DIFFICULTY = {
     "variability": lambda d: d.variability(),
     "forgetting": lambda d: d.forgetting_counts(),
 }
+DIFFICULTY_OF_LOGITS = {"el2n": error_norm, "loss": cross_entropy}
 
 
-def difficulty(inputs: Inputs, score: str = "el2n") -> np.ndarray:
-    """float32 (n,), finite, higher = harder; an example without dynamics counts as average.
+def measure(inputs: Inputs, take: Callable[[Dynamics], np.ndarray], score_epoch: float | None = None) -> np.ndarray:
+    """float32 (n,): take(run), averaged over the runs in which an example was seen; NaN where it was seen in none.
 
-    From training dynamics, or, for el2n alone, from one checkpoint's logits. Raises InputError for an unknown score.
+    score_epoch: look at the snapshots of this epoch alone. Raises InputError where a run has none.
     """
-    if inputs.dynamics is None:
-        if score != "el2n":
-            raise InputError(f"--score {score} needs --dynamics_path; from --logits_path there is el2n only")
-        return _error_norm(inputs)
+    runs = inputs.runs if score_epoch is None else [run.at_epoch(score_epoch) for run in inputs.runs]
+    return take(runs[0]) if len(runs) == 1 else mean_where_seen(np.stack([take(run) for run in runs]))
+
+
+def scores_of(inputs: Inputs, score: str = "el2n", score_epoch: float | None = None) -> np.ndarray:
+    """float (n,), higher = harder, NaN without dynamics: the user's own scores where there are some; else the named
+    measure of the training dynamics, or of one checkpoint's logits. Raises InputError for an unknown score."""
+    if score_epoch is not None and (inputs.scores is not None or inputs.dynamics is None):
+        raise InputError(
+            "--score_epoch chooses among the snapshots of --dynamics_path, and the scores come from elsewhere"
+        )
+    if inputs.scores is not None:
+        return inputs.scores
     if score not in DIFFICULTY:
         raise InputError(f"--score {score} is unknown; there are {', '.join(DIFFICULTY)}")
-    scores = DIFFICULTY[score](inputs.dynamics)
-    return np.where(np.isnan(scores), np.nanmean(scores), scores)
-
-
-def _error_norm(inputs: Inputs) -> np.ndarray:
+    if inputs.dynamics is not None:
+        return measure(inputs, DIFFICULTY[score], score_epoch)
+    if score not in DIFFICULTY_OF_LOGITS:
+        known = " and ".join(DIFFICULTY_OF_LOGITS)
+        raise InputError(f"--score {score} needs --dynamics_path; from --logits_path there are {known} only")
     if inputs.classes is None:
         raise InputError("scores from --logits_path need gold labels of classes")
-    return error_norm(inputs.logits, inputs.classes)
+    return DIFFICULTY_OF_LOGITS[score](inputs.logits, inputs.classes)
+
+
+def difficulty(inputs: Inputs, score: str = "el2n", score_epoch: float | None = None) -> np.ndarray:
+    """`scores_of`, finite: an example without dynamics counts as average."""
+    scores = scores_of(inputs, score, score_epoch)
+    return np.where(np.isnan(scores), np.nanmean(scores), scores)
 
 
 def _ranked(pool: Pool, scores, *, drop_hardest: float = 0.0, **facts) -> Picks:
@@ -58,145 +74,190 @@ def _ranked(pool: Pool, scores, *, drop_hardest: float = 0.0, **facts) -> Picks:
     return Picks(np.concatenate([rows[dropped:], rows[:dropped][::-1]]), scores=scores, **facts)
 
 
-@strategy("ambiguous", needs=("two snapshots",), source=SWAYAMDIPTA)
-def ambiguous(inputs: Inputs, pool: Pool) -> Picks:
-    """highest variability of the gold probability first."""
-    return _ranked(pool, inputs.dynamics.variability())
+@strategy(
+    "ambiguous",
+    needs=("two snapshots",),
+    source=SWAYAMDIPTA,
+    fidelity=(
+        "equal to the published variability (population standard deviation); --mix_easy takes a share of "
+        "the easiest, as the paper does at small budgets"
+    ),
+)
+def ambiguous(inputs: Inputs, pool: Pool, *, mix_easy: float = 0.0) -> Picks:
+    """highest variability of the gold probability first.
+
+    mix_easy: share of the budget that is taken from the examples of highest mean gold probability; 0.1 means 10 %
+    """
+    if not 0 <= mix_easy <= 1:
+        raise InputError(f"--mix_easy {mix_easy:g} is outside [0, 1]; it is a fraction: 0.1 means 10 %")
+    picks = _ranked(pool, measure(inputs, Dynamics.variability))
+    if not mix_easy:
+        return picks
+    easiest = pool.by_score(measure(inputs, Dynamics.confidence))
+    return Picks(_mixed(picks.rows, easiest, mix_easy), scores=picks.scores)
 
 
-@strategy("easy", needs=("dynamics",), source=SWAYAMDIPTA)
-def easy(inputs: Inputs, pool: Pool) -> Picks:
-    """highest mean gold probability first."""
-    return _ranked(pool, inputs.dynamics.confidence())
+def _mixed(first, second, share: float) -> np.ndarray:
+    """All rows, ordered so that of every prefix of m rows about share x m come from the front of `second`.
+
+    first, second: the same rows in two orders. A row is taken once, from the order whose turn it is.
+    """
+    queues, taken, order = (iter(first.tolist()), iter(second.tolist())), set(), []
+    for position in range(len(first)):
+        turn = int(share * (position + 1) + 0.5) > int(share * position + 0.5)
+        row = next(row for row in queues[turn] if row not in taken)
+        taken.add(row)
+        order.append(row)
+    return np.array(order, dtype=np.int64)
 
 
-@strategy("hard", needs=("dynamics",), source=f"{SWAYAMDIPTA}: holds most of the label noise")
-def hard(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
+@strategy(
+    "easy",
+    needs=("dynamics",),
+    source=SWAYAMDIPTA,
+    fidelity="equal to the published confidence",
+)
+def easy(inputs: Inputs, pool: Pool, *, score_epoch: float | None = None) -> Picks:
+    """highest mean gold probability first.
+
+    score_epoch: look at the snapshots of this epoch alone (of each run); by default at all
+    """
+    return _ranked(pool, measure(inputs, Dynamics.confidence, score_epoch))
+
+
+@strategy(
+    "hard",
+    needs=("dynamics",),
+    source=f"{SWAYAMDIPTA}: holds most of the label noise",
+    fidelity="equal to the published confidence, lowest first; --drop_hardest is ours",
+)
+def hard(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
     """lowest mean gold probability first.
 
     drop_hardest: share at the very top that goes last; 0.05 means 5 %
     """
-    return _ranked(pool, -inputs.dynamics.confidence(), drop_hardest=drop_hardest)
-
-
-@strategy("forgetting", needs=("two snapshots",), source="Toneva et al. 2019, arXiv 1812.05159")
-def forgetting(inputs: Inputs, pool: Pool) -> Picks:
-    """most often forgotten first; never learnt counts as most."""
-    return _ranked(pool, inputs.dynamics.forgetting_counts())
+    return _ranked(pool, -measure(inputs, Dynamics.confidence, score_epoch), drop_hardest=drop_hardest)
 
 
 @strategy(
-    "forgettable", needs=("two snapshots",), source="Yaghoobzadeh et al. 2021, arXiv 1911.03861", second_pass=True
+    "correctness",
+    needs=("dynamics",),
+    source=SWAYAMDIPTA,
+    fidelity="equal to the published correctness, as a share of the snapshots",
+)
+def correctness(inputs: Inputs, pool: Pool) -> Picks:
+    """least often predicted right first."""
+    return _ranked(pool, -measure(inputs, Dynamics.correctness))
+
+
+@strategy(
+    "loss",
+    needs=("difficulty",),
+    source="ranking by mean loss, a common baseline",
+    fidelity="equal to the mean cross-entropy of a naive loop",
+)
+def loss(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
+    """highest cross-entropy first (mean over snapshots, or of one checkpoint)."""
+    return _ranked(pool, scores_of(inputs, "loss", score_epoch), drop_hardest=drop_hardest)
+
+
+@strategy(
+    "forgetting",
+    needs=("two snapshots",),
+    source="Toneva et al. 2019, arXiv 1812.05159",
+    fidelity=(
+        "equal to the published count, with S (the number of snapshots) for an example that is never "
+        "learnt, where the authors' code has infinity"
+    ),
+)
+def forgetting(inputs: Inputs, pool: Pool) -> Picks:
+    """most often forgotten first; never learnt counts as most."""
+    return _ranked(pool, measure(inputs, Dynamics.forgetting_counts))
+
+
+@strategy(
+    "forgettable",
+    needs=("two snapshots",),
+    source="Yaghoobzadeh et al. 2021, arXiv 1911.03861",
+    second_pass=True,
+    fidelity="equal to the published set: forgotten at least once, or never learnt",
 )
 def forgettable(inputs: Inputs, pool: Pool) -> Picks:
     """forgotten at least once or never learnt, at random (all of them without a budget); then the rest at random."""
-    scores = np.where(np.isnan(counts := inputs.dynamics.forgetting_counts()), np.nan, np.float32(1) * (counts > 0))
+    counts = measure(inputs, Dynamics.forgetting_counts)
+    scores = np.where(np.isnan(counts), np.nan, np.float32(1) * (counts > 0))
     count = int(np.nansum(scores[pool.rows]))
     if count == 0:
         logger.warning("forgettable: no example was ever forgotten; take more snapshots with --dynamics_per_epoch")
     return _ranked(pool, scores, natural=count, notes={"forgettable": count})
 
 
-@strategy("el2n", needs=("difficulty",), source=f"{PAUL}; Fayyaz et al. 2022, arXiv 2211.05610")
-def el2n(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
+@strategy(
+    "el2n",
+    needs=("difficulty",),
+    source=f"{PAUL}; Fayyaz et al. 2022, arXiv 2211.05610",
+    fidelity=(
+        "equal to the published norm; the mean over ten seeds of the paper is --dynamics_path with "
+        "several files and --score_epoch"
+    ),
+)
+def el2n(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
     """largest norm of p - y first (mean over snapshots, or of one checkpoint)."""
-    scores = inputs.dynamics.el2n() if inputs.dynamics is not None else _error_norm(inputs)
-    return _ranked(pool, scores, drop_hardest=drop_hardest)
+    return _ranked(pool, scores_of(inputs, "el2n", score_epoch), drop_hardest=drop_hardest)
 
 
-@strategy("grand", needs=("labels", "logits", "pooler"), source=f"{PAUL}; Kirsch 2023, arXiv 2303.14753")
+@strategy(
+    "grand",
+    needs=("labels", "logits", "pooler"),
+    source=f"{PAUL}; Kirsch 2023, arXiv 2303.14753",
+    fidelity=("equal to the norm of the classifier layer's gradient; the paper takes the gradient of all parameters"),
+)
 def grand(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
     """largest gradient norm of the classifier layer first."""
     return _ranked(pool, grad_norm(inputs.logits, inputs.classes, inputs.embeddings), drop_hardest=drop_hardest)
 
 
-@strategy("aum", needs=("dynamics",), source="Pleiss et al. 2020, arXiv 2001.10528")
-def aum(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
+@strategy(
+    "aum",
+    needs=("dynamics",),
+    source="Pleiss et al. 2020, arXiv 2001.10528",
+    fidelity="equal to the published margin of logits",
+)
+def aum(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
     """smallest area under the margin first."""
-    return _ranked(pool, -inputs.dynamics.aum(), drop_hardest=drop_hardest)
+    return _ranked(pool, -measure(inputs, Dynamics.aum, score_epoch), drop_hardest=drop_hardest)
 
 
-@strategy("entropy", needs=("logits",), source=SETTLES)
+@strategy(
+    "entropy",
+    needs=("logits",),
+    source=SETTLES,
+    fidelity="equal to the definition",
+)
 def entropy(inputs: Inputs, pool: Pool) -> Picks:
     """highest entropy of one checkpoint's prediction first."""
     p = softmax(inputs.logits.astype(np.float32))
     return _ranked(pool, -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0).sum(1))
 
 
-@strategy("margin", needs=("logits",), source=SETTLES)
+@strategy(
+    "margin",
+    needs=("logits",),
+    source=SETTLES,
+    fidelity="equal to the definition",
+)
 def margin(inputs: Inputs, pool: Pool) -> Picks:
     """smallest gap between the two highest probabilities first."""
     top = np.sort(softmax(inputs.logits.astype(np.float32)), axis=1)
     return _ranked(pool, top[:, -2] - top[:, -1])
 
 
-@strategy("least_confidence", needs=("logits",), source=SETTLES)
+@strategy(
+    "least_confidence",
+    needs=("logits",),
+    source=SETTLES,
+    fidelity="equal to the definition",
+)
 def least_confidence(inputs: Inputs, pool: Pool) -> Picks:
     """lowest probability of the predicted class first."""
     return _ranked(pool, -softmax(inputs.logits.astype(np.float32)).max(1))
-
-
-# ------------------------------------------------------------------------------------------------- coverage of the range
-@strategy("ccs", needs=("difficulty",), source="Zheng et al. 2023, arXiv 2210.15809")
-def ccs(inputs: Inputs, pool: Pool, *, ccs_beta: float = 0.1, score: str = "el2n") -> Picks:
-    """drop the hardest share, cut the range of difficulty into equal bins and fill all bins equally.
-
-    ccs_beta: share of the hardest that is dropped; 0.1 means 10 %
-    score: measure of difficulty: el2n, loss, aum, confidence, variability or forgetting; for importance and poisson
-        also embedding (distance to the mean)
-    """
-    scores = difficulty(inputs, score)
-    hardest_first = pool.by_score(scores)
-    kept, dropped = _without_hardest(hardest_first, ccs_beta)
-    order = kept[_even_over_bins(scores[kept], pool.rng)]
-    return Picks(np.concatenate([order, dropped]), scores=scores)
-
-
-@strategy("cluster_ccs", needs=("difficulty", "clusters"), source="CCS inside each cluster (a combination)")
-def cluster_ccs(
-    inputs: Inputs, pool: Pool, *, ccs_beta: float = 0.1, score: str = "el2n", size_power: float = 0.5
-) -> Picks:
-    """CCS inside each cluster; a cluster's share is size^a x mean difficulty^(1 - a).
-
-    size_power: a in a cluster's share, size^a x mean score^(1-a)
-    """
-    if not 0 <= size_power <= 1:
-        raise InputError(f"--size_power {size_power:g} is outside [0, 1]")
-    scores = difficulty(inputs, score)
-    kept, dropped = _without_hardest(pool.by_score(scores), ccs_beta)
-    own, k = inputs.clusters.labels[kept], inputs.clusters.k
-    positive = scores[kept] - min(0.0, float(scores[kept].min()))  # shares need scores of at least 0
-    sizes = np.bincount(own, minlength=k)
-    means = np.bincount(own, positive, minlength=k) / np.maximum(sizes, 1)
-    ranks = np.empty(len(kept), dtype=np.int64)
-    by_cluster = np.argsort(own, kind="stable")
-    for members in np.split(by_cluster, np.cumsum(sizes)[:-1]):
-        ranks[members[_even_over_bins(scores[kept[members]], pool.rng)]] = np.arange(len(members))
-    share = sizes**size_power * means ** (1 - size_power)
-    order = kept[interleave(own, ranks, share=share, priority=pool.rng.permutation(k))]
-    return Picks(np.concatenate([order, dropped]), scores=scores)
-
-
-def _without_hardest(hardest_first, beta: float):
-    """The rows that stay, and the hardest beta share, easiest of them first."""
-    if not 0 <= beta < 1:
-        raise InputError(f"--ccs_beta {beta:g} is outside [0, 1); it is a fraction: 0.1 means 10 %")
-    dropped = round(beta * len(hardest_first))
-    return hardest_first[dropped:], hardest_first[:dropped][::-1]
-
-
-def _even_over_bins(scores, rng) -> np.ndarray:
-    """Positions ordered so that every prefix fills CCS_BINS equal-width bins of the score range as evenly as it can.
-
-    Zheng et al. give every bin, smallest first, an equal part of what is left; taking bins in turn (the larger first,
-    which gets the remainder) takes the same examples and needs no budget.
-    """
-    if not len(scores):
-        return np.zeros(0, dtype=np.int64)
-    low, high = float(scores.min()), float(scores.max())
-    width = (high - low) / CCS_BINS or 1.0
-    bins = np.minimum((scores.astype(np.float64) - low) // width, CCS_BINS - 1).astype(np.int64)
-    shuffled = rng.permutation(len(scores))
-    sizes = np.bincount(bins, minlength=CCS_BINS)
-    largest_first = np.argsort(np.argsort(-sizes, kind="stable"))
-    return shuffled[interleave(bins[shuffled], ranks_within(bins[shuffled]), priority=largest_first)]

@@ -15,8 +15,8 @@ class Need:
 
     present(inputs): whether it is there. way_out: what it is, and how a user gets it, for messages. flags: names of the
     flags that can give it, any of them will do; () where the data itself must have it. make(maker, parameters) -> {flag:
-    path}: computes it with the scripts of this project, whose cost the maker counts. given(files, parameters): whether the
-    files that the user named hold it; by default whether any of the flags was given.
+    path}: computes it with the scripts of this project, whose cost the maker counts; None where the user must give it.
+    given(files, parameters): whether the files that the user named hold it; by default whether any of the flags was given.
     """
 
     name: str
@@ -47,7 +47,15 @@ def _score_is_given(files: Mapping, parameters: Mapping) -> bool:
 def _make_score(maker: "InputMaker", parameters: Mapping) -> dict:
     if parameters.get("score") == "embedding":
         return {"embedding_path": maker.embeddings("cls")}
-    return {"dynamics_path": [maker.dynamics()]}
+    return _make_dynamics(maker, parameters)
+
+
+def _make_dynamics(maker: "InputMaker", parameters: Mapping) -> dict:
+    return {"dynamics_path": maker.dynamics()}
+
+
+def _two_runs_are_given(files: Mapping, parameters: Mapping) -> bool:
+    return len(files.get("dynamics_path") or ()) == 2
 
 
 _DYNAMICS_FILE = "--dynamics_path FILE, made by run_glue.py --record_dynamics"
@@ -96,14 +104,14 @@ _NEEDS = (
         lambda inputs: inputs.dynamics is not None,
         f"training dynamics: {_DYNAMICS_FILE}",
         ("dynamics_path",),
-        lambda maker, parameters: {"dynamics_path": [maker.dynamics()]},
+        _make_dynamics,
     ),
     Need(
         "two snapshots",
-        lambda inputs: inputs.dynamics is not None and inputs.dynamics.num_snapshots >= 2,
+        lambda inputs: bool(inputs.runs) and min(run.num_snapshots for run in inputs.runs) >= 2,
         f"training dynamics of at least two snapshots: {_DYNAMICS_FILE} with more epochs or --dynamics_per_epoch above 1",
         ("dynamics_path",),
-        lambda maker, parameters: {"dynamics_path": [maker.dynamics()]},
+        _make_dynamics,
     ),
     Need(
         "logits",
@@ -114,18 +122,32 @@ _NEEDS = (
     ),
     Need(
         "difficulty",
-        lambda inputs: inputs.dynamics is not None or inputs.logits is not None,
-        f"a measure of difficulty: {_DYNAMICS_FILE}, or {_LOGITS_FILE}",
+        lambda inputs: any(x is not None for x in (inputs.scores, inputs.dynamics, inputs.logits)),
+        f"a measure of difficulty: {_DYNAMICS_FILE}, or {_LOGITS_FILE}, or {_SCORE_FILE}",
         ("score_path", "dynamics_path", "logits_path"),
-        lambda maker, parameters: {"dynamics_path": [maker.dynamics()]},
+        _make_dynamics,
     ),
     Need(
         "score",
-        lambda inputs: any(x is not None for x in (inputs.dynamics, inputs.logits, inputs.embeddings)),
-        f"something to score by: {_DYNAMICS_FILE}, {_LOGITS_FILE} or --embedding_path FILE (get_embeddings.py)",
+        lambda inputs: any(x is not None for x in (inputs.scores, inputs.dynamics, inputs.logits, inputs.embeddings)),
+        f"something to score by: {_DYNAMICS_FILE}, {_LOGITS_FILE}, {_SCORE_FILE}, or --embedding_path FILE (get_embeddings.py)",
         ("score_path", "dynamics_path", "logits_path", "embedding_path"),
         _make_score,
         _score_is_given,
+    ),
+    Need(
+        "two splits",
+        lambda inputs: len(inputs.runs) == 2,
+        "training dynamics of two runs, on the first half of the data and then on the second: --dynamics_path FIRST SECOND, "
+        "both with the logits of the first half's examples",
+        ("dynamics_path",),
+        given=_two_runs_are_given,
+    ),
+    Need(
+        "ranking",
+        lambda inputs: inputs.ranking is not None,
+        "a ranking of your own: --ranking FILE, one row number or pair id a line, best first",
+        ("ranking",),
     ),
 )
 
