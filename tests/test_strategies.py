@@ -265,16 +265,18 @@ def test_stratified_keeps_labels_and_genres():
 
 
 # --------------------------------------------------------------------------------------------------------- from clusters
-def test_diverse_is_a_round_robin_nearest_first():
-    selection = select("diverse", INPUTS, 300, 0)
-    assert selection.ordered
+def test_diverse_is_a_round_robin():
     labels, distances = INPUTS.clusters.labels, INPUTS.clusters.distances
-    for cluster in range(7):
-        own = selection.indices[labels[selection.indices] == cluster]
-        assert (np.diff(distances[own]) >= 0).all()
-    for m in (7, 14):
-        counts = np.bincount(labels[selection.indices[:m]], minlength=7)
-        assert (counts == m / 7).all()
+    for within in ("stream", "nearest"):
+        selection = select("diverse", INPUTS, 300, 0, within_cluster=within)
+        assert selection.ordered
+        steps = [np.diff(distances[selection.indices[labels[selection.indices] == c]]) for c in range(7)]
+        assert all((step >= 0).all() for step in steps) == (within == "nearest")
+        for m in (7, 14):
+            counts = np.bincount(labels[selection.indices[:m]], minlength=7)
+            assert (counts == m / 7).all()
+    with pytest.raises(InputError, match="--within_cluster far is unknown; there are stream and nearest"):
+        select("diverse", INPUTS, 30, 0, within_cluster="far")
 
 
 def test_clusters_come_whole():
@@ -290,16 +292,6 @@ def test_proportional_shares():
     selection = select("proportional", INPUTS, 100, 0)
     counts = np.bincount(INPUTS.clusters.labels[selection.indices], minlength=7)
     assert (np.abs(counts - INPUTS.clusters.sizes / 3) <= 1).all()
-
-
-def test_moderate_is_nearest_the_median_distance():
-    scores = np.empty(INPUTS.n)
-    for label in range(3):
-        own = INPUTS.labels == label
-        distances = np.linalg.norm(INPUTS.embeddings[own] - INPUTS.embeddings[own].mean(0), axis=1)
-        scores[own] = np.abs(distances - np.median(distances))
-    np.testing.assert_allclose(select("moderate", INPUTS, 30, 0).scores, -scores, atol=1e-5)
-    assert set(select("moderate", INPUTS, 30, 0).indices) == set(np.argsort(scores)[:30])
 
 
 # -------------------------------------------------------------------------------------------------------------- coverage

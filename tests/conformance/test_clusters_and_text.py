@@ -1,0 +1,160 @@
+"""Strategies on clusters and on text against plain loops that follow their sources word by word."""
+
+import numpy as np
+import pytest
+
+from utils.selection.clusters import Clusters
+from utils.selection.strategies import Inputs, select
+from utils.selection.strategies.cluster_based import distances_to_class_medians
+
+NAMES = ("contradiction", "entailment", "neutral")
+SEEDS = range(4)
+MANY = 400  # seeds, where every outcome of a tie is to be seen
+
+
+def awkward(seed: int, n: int = 90, d: int = 5, k: int = 6) -> Inputs:
+    """Classes and clusters of very unequal size and spread (one cluster of one example), every third row a copy of
+    the row before, and text in a few words."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, n, p=[0.7, 0.25, 0.05])
+    labels[:2] = 2
+    embeddings = rng.normal(labels[:, None], 1 + 3 * labels[:, None], (n, d)).astype(np.float32)
+    embeddings[2::3] = embeddings[1::3][: len(embeddings[2::3])]
+    centers = embeddings[rng.permutation(n)[:k]].copy()
+    centers[0] = embeddings[0] = 100
+    squared = ((embeddings[:, None].astype(np.float64) - centers) ** 2).sum(2)
+    clusters = Clusters(squared.argmin(1), centers, np.sqrt(squared.min(1)).astype(np.float32), "f", n)
+    words = [f"w{i}" for i in range(6)]
+    premises, hypotheses = ([" ".join(rng.choice(words, size)) for _ in range(n)] for size in (5, 2))
+    return Inputs(n, "f", labels, None, (premises, hypotheses), NAMES, embeddings, "cls", clusters)
+
+
+# ---------------------------------------------------------------------------------------------------------- from clusters
+def turns(inputs: Inputs, indices) -> list[list[int]]:
+    """The rows in the rounds of a round-robin: the t-th of every cluster that still has one."""
+    queues = {c: [i for i in indices if inputs.clusters.labels[i] == c] for c in range(inputs.clusters.k)}
+    rounds = []
+    while any(queues.values()):
+        rounds.append([queue.pop(0) for queue in queues.values() if queue])
+    return rounds
+
+
+@pytest.mark.parametrize("within", ["stream", "nearest"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_diverse_takes_one_of_each_cluster_in_turn(seed, within):
+    inputs = awkward(seed)
+    indices = select("diverse", inputs, inputs.n, seed, within_cluster=within).indices.tolist()
+    position = 0
+    priority = [inputs.clusters.labels[i] for i in indices[: inputs.clusters.k]]
+    for expected in turns(inputs, indices):
+        got = indices[position : position + len(expected)]
+        assert set(got) == set(expected)
+        assert [inputs.clusters.labels[i] for i in got] == [
+            c for c in priority if c in inputs.clusters.labels[expected]
+        ]
+        position += len(expected)
+    if within == "nearest":
+        for c in range(inputs.clusters.k):
+            own = [inputs.clusters.distances[i] for i in indices if inputs.clusters.labels[i] == c]
+            assert own == sorted(own)
+
+
+def test_the_stream_inside_a_cluster_is_random():
+    """Of a cluster of three, each example comes first about as often."""
+    inputs = Inputs(4, "f", clusters=Clusters(np.array([0, 0, 0, 1]), np.zeros((2, 1)), np.arange(4.0), "f", 4))
+    first = [min(select("diverse", inputs, 2, seed).indices) for seed in range(MANY)]
+    assert (np.abs(np.bincount(first, minlength=3) - MANY / 3) < 4 * np.sqrt(MANY * 2 / 9)).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_centroids_are_the_nearest_of_each_cluster(seed):
+    inputs = awkward(seed)
+    labels, distances = inputs.clusters.labels, inputs.clusters.distances
+    indices = select("centroids", inputs, inputs.n, seed).indices
+    k = inputs.clusters.k
+    assert sorted(labels[indices[:k]]) == list(range(k))
+    for i in indices[:k]:
+        assert distances[i] == min(distances[j] for j in range(inputs.n) if labels[j] == labels[i])
+    rest = distances[indices[k:]].tolist()
+    assert rest == sorted(rest)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_clusters_are_emptied_one_after_the_other(seed):
+    inputs = awkward(seed)
+    left = inputs.clusters.sizes.copy()
+    open_cluster = None
+    for i in select("clusters", inputs, inputs.n, seed).indices:
+        own = inputs.clusters.labels[i]
+        assert own == open_cluster or open_cluster is None or left[open_cluster] == 0
+        open_cluster, left[own] = own, left[own] - 1
+    assert not left.any()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_proportional_gives_the_next_place_to_the_cluster_that_lacks_most(seed):
+    """Webster's method: the next place goes to the cluster with the largest size / (2 taken + 1)."""
+    inputs = awkward(seed)
+    sizes, taken = inputs.clusters.sizes, np.zeros(inputs.clusters.k)
+    for i in select("proportional", inputs, inputs.n, seed).indices:
+        claims = sizes / (2 * taken + 1)
+        own = inputs.clusters.labels[i]
+        assert claims[own] == pytest.approx(claims.max(), rel=1e-12)
+        taken[own] += 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("name", "sign"), [("prototypes_easy", 1), ("prototypes_hard", -1)])
+def test_prototypes_by_distance_to_their_centroid(name, sign, seed):
+    inputs = awkward(seed)
+    indices = select(name, inputs, 30, seed).indices
+    signed = [sign * float(distance) for distance in inputs.clusters.distances]
+    assert [signed[i] for i in indices] == sorted(signed)[:30]
+
+
+# --------------------------------------------------------------------------------------------------------------- moderate
+def published_band(inputs: Inputs, m: int) -> list[float]:
+    """The distances that the published rule keeps: class medians, all distances sorted, the band in the middle."""
+    distances = []
+    for i in range(inputs.n):
+        own = [j for j in range(inputs.n) if inputs.labels[j] == inputs.labels[i]]
+        prototype = [np.median([inputs.embeddings[j, c] for j in own]) for c in range(inputs.embeddings.shape[1])]
+        distances.append(float(np.linalg.norm(inputs.embeddings[i].astype(np.float64) - prototype)))
+    low = (inputs.n - m) // 2
+    return sorted(distances)[low : low + m]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_moderate_is_the_published_band(seed):
+    inputs = awkward(seed, n=60)
+    distances = distances_to_class_medians(inputs.embeddings, inputs.labels)
+    for m in (2, 10, 34, 60):
+        chosen = select("moderate", inputs, m, seed).indices
+        np.testing.assert_allclose(sorted(distances[chosen]), published_band(inputs, m), rtol=1e-6)
+    for m in (1, 11, 59):  # one end of the band is a matter of rounding
+        chosen = sorted(distances[select("moderate", inputs, m, seed).indices])
+        wide = published_band(inputs, m + 1)
+        assert np.allclose(chosen, wide[1:]) or np.allclose(chosen, wide[:-1])
+
+
+def test_moderate_looks_at_one_rank_over_all_classes():
+    """Two classes, one near its median and one far: the band lies between them, not inside each."""
+    near, far = np.linspace(-1, 1, 21), np.linspace(-100, 100, 21)
+    embeddings = np.concatenate([near, far])[:, None].astype(np.float32)
+    inputs = Inputs(42, "f", np.repeat([0, 1], 21), class_names=NAMES, embeddings=embeddings)
+    chosen = set(select("moderate", inputs, 6, 0).indices)
+    distances = np.abs(embeddings[:, 0])
+    assert chosen == set(np.argsort(distances)[18:24])
+
+
+def test_medians_in_blocks_of_columns(monkeypatch):
+    inputs = awkward(0)
+    whole = distances_to_class_medians(inputs.embeddings, inputs.labels)
+    monkeypatch.setattr("utils.selection.strategies.cluster_based.MEDIAN_COLUMNS", 2)
+    np.testing.assert_array_equal(distances_to_class_medians(inputs.embeddings, inputs.labels), whole)
+
+
+def test_moderate_where_all_are_alike_is_random():
+    inputs = Inputs(40, "f", np.zeros(40, dtype=np.int64), class_names=NAMES, embeddings=np.ones((40, 2), np.float32))
+    chosen = [frozenset(select("moderate", inputs, 5, seed).indices) for seed in range(20)]
+    assert len(set(chosen)) == 20
