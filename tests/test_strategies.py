@@ -26,7 +26,6 @@ from utils.selection.strategies.coverage import (
     unit,
 )
 from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
-from utils.selection.strategies.text_based import shallow_gold_probability
 
 NAMES = ("contradiction", "entailment", "neutral")
 WEIGHTED = [name for name, strategy in STRATEGIES.items() if strategy.weighted]
@@ -34,7 +33,7 @@ DETERMINISTIC = [name for name in STRATEGIES if name not in WEIGHTED]
 EVERY_ONE = (
     "random stratified diverse centroids clusters proportional prototypes_easy prototypes_hard moderate kcenter herding "
     "facility_location lightweight semdedup ambiguous easy hard forgetting forgettable el2n grand aum entropy margin "
-    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight importance poisson"
+    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight bias_reweight_rich importance poisson"
 ).split()
 
 
@@ -110,10 +109,10 @@ def flat_inputs(n=400) -> Inputs:
     """Every example like every other: whatever is chosen is a tie."""
     ones = np.ones((n, 4), dtype=np.float32)
     logits = np.zeros((3, n, 3), dtype=np.float16)
-    labels = np.zeros(n, dtype=np.int64)
+    labels, one_cluster = np.arange(n) % 3, np.zeros(n, dtype=np.int64)
     return Inputs(
         n, "f", labels, None, (["a b"] * n, ["c"] * n), NAMES, ones, "pooler",
-        Clusters(labels, np.ones((1, 4)), np.zeros(n), "f", n), Dynamics(logits, labels, NAMES, range(3), "eval", "f"),
+        Clusters(one_cluster, np.ones((1, 4)), np.zeros(n), "f", n), Dynamics(logits, labels, NAMES, range(3), "eval", "f"),
         logits[0].astype(np.float32),
     )  # fmt: skip
 
@@ -538,7 +537,8 @@ def test_counter_heuristic_brings_all_counter_examples_first():
     assert set(order[: len(counter)]) == counter and 20 < len(counter) < 200
 
 
-def test_bias_reweight_weighs_against_the_shortcut():
+@pytest.mark.parametrize(("name", "ratio"), [("bias_reweight", (0.9 + 0.95) / (0.1 + 0.55)), ("bias_reweight_rich", 9)])
+def test_bias_reweight_weighs_against_the_shortcut(name, ratio):
     rng = np.random.default_rng(0)
     n = 600
     entailed = rng.random(n) < 0.5
@@ -546,11 +546,11 @@ def test_bias_reweight_weighs_against_the_shortcut():
     overlapping = entailed == follows
     hypotheses = ["one two" if o else "five six" for o in overlapping]
     inputs = Inputs(n, "f", entailed.astype(np.int64), None, (["one two three"] * n, hypotheses), NAMES)
-    selection = select("bias_reweight", inputs, None, 0)
+    selection = select(name, inputs, None, 0)
     weights = np.empty(n)
     weights[selection.indices] = selection.weights
     assert weights.mean() == pytest.approx(1, abs=1e-4)
-    assert weights[~follows].mean() > 4 * weights[follows].mean()
+    assert weights[~follows].mean() / weights[follows].mean() == pytest.approx(ratio, rel=0.1)
     assert "another distribution" in selection.provenance["target"]
 
 
@@ -559,7 +559,7 @@ def test_bias_model_never_sees_the_example_it_scores():
     labels = np.zeros(40, dtype=np.int64)
     labels[7] = 1
     inputs = Inputs(40, "f", labels, None, (["a b"] * 40, ["c"] * 40), NAMES)
-    assert shallow_gold_probability(inputs, 0)[7] == 0.0
+    assert select("bias_reweight_rich", inputs, None, 0).scores[7] == 1.0
 
 
 # ---------------------------------------------------------------------------------------------------------- importance

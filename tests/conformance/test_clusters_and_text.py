@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from utils.errors import InputError
 from utils.selection.clusters import Clusters
 from utils.selection.strategies import Inputs, select
 from utils.selection.strategies.cluster_based import distances_to_class_medians
@@ -158,3 +159,91 @@ def test_moderate_where_all_are_alike_is_random():
     inputs = Inputs(40, "f", np.zeros(40, dtype=np.int64), class_names=NAMES, embeddings=np.ones((40, 2), np.float32))
     chosen = [frozenset(select("moderate", inputs, 5, seed).indices) for seed in range(20)]
     assert len(set(chosen)) == 20
+
+
+# ------------------------------------------------------------------------------------------------------------------- text
+def is_piece(hypothesis: list[str], premise: list[str]) -> bool:
+    places = range(len(premise) - len(hypothesis) + 1)
+    return any(premise[i : i + len(hypothesis)] == hypothesis for i in places)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_counter_heuristic_puts_the_contradicting_pairs_first(seed):
+    inputs = awkward(seed)
+    contradicting = set()
+    for i, (premise, hypothesis) in enumerate(zip(*inputs.texts, strict=True)):
+        known = all(word in premise.split() for word in hypothesis.split())
+        if known and NAMES[inputs.labels[i]] != "entailment":
+            contradicting.add(i)
+    indices = select("counter_heuristic", inputs, inputs.n, seed).indices
+    assert set(indices[: len(contradicting)]) == contradicting and 5 < len(contradicting) < inputs.n - 5
+
+
+def naive_bias_weights(inputs: Inputs, seed: int) -> np.ndarray:
+    """One two-way model a fold, as the authors fit it; each example scored by the model of the other four folds."""
+    from sklearn.linear_model import LogisticRegression
+
+    features, entailed = [], [NAMES[label] == "entailment" for label in inputs.labels]
+    for premise, hypothesis in zip(*inputs.texts, strict=True):
+        p, h = premise.split(), hypothesis.split()
+        known = [word in p for word in h]
+        features.append([is_piece(h, p), all(known), sum(known) / len(h)])
+    order = np.random.default_rng(seed).permutation(inputs.n).tolist()
+    dealt = [i for i in order if not entailed[i]] + [i for i in order if entailed[i]]  # like cards, to five hands
+    weights = np.empty(inputs.n)
+    for hand in range(5):
+        own = dealt[hand::5]
+        rest = [i for i in range(inputs.n) if i not in own]
+        model = LogisticRegression(solver="liblinear", class_weight="balanced", C=100)
+        model.fit([features[i] for i in rest], [entailed[i] for i in rest])
+        for i in own:
+            p_other, p_entailed = model.predict_proba([features[i]])[0]
+            weights[i] = 1 - (p_entailed if entailed[i] else p_other / 2)
+    return weights / weights.mean()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_bias_reweight_is_the_published_model_cross_fitted(seed):
+    inputs = awkward(seed)
+    selection = select("bias_reweight", inputs, None, seed)
+    assert sorted(selection.indices) == list(range(inputs.n))
+    np.testing.assert_allclose(selection.weights, naive_bias_weights(inputs, seed)[selection.indices], rtol=1e-4)
+
+
+def test_bias_reweight_holds_balanced_sides():
+    """Nine of ten examples are not entailed and the text says nothing: a balanced model is at one half all the same."""
+    labels = np.repeat([0, 2, 1], [60, 30, 10])
+    inputs = Inputs(100, "f", labels, None, (["a b"] * 100, ["c"] * 100), NAMES)
+    np.testing.assert_allclose(
+        select("bias_reweight", inputs, None, 0).scores, np.where(labels == 1, 0.5, 0.75), atol=1e-3
+    )
+
+
+def test_bias_reweight_of_two_classes_splits_nothing():
+    labels = np.repeat([0, 1], 20)
+    inputs = Inputs(40, "f", labels, None, (["a b"] * 40, ["c"] * 40), ("entailment", "not_entailment"))
+    np.testing.assert_allclose(select("bias_reweight", inputs, None, 0).scores, 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("labels", [[1], [1, 1, 1], [0, 2, 0], [1, 0, 2]])
+def test_bias_reweight_of_too_few_is_one_line(labels):
+    inputs = Inputs(len(labels), "f", np.array(labels), None, (["a"] * len(labels), ["a"] * len(labels)), NAMES)
+    with pytest.raises(InputError, match=r"needs two examples called entailment and two that are not; \d of \d are"):
+        select("bias_reweight", inputs, None, 0)
+
+
+def test_bias_reweight_of_two_and_two():
+    inputs = Inputs(4, "f", np.array([1, 1, 0, 2]), None, (["a"] * 4, ["a", "b", "a", "b"]), NAMES)
+    weights = select("bias_reweight", inputs, None, 0).weights
+    assert np.isfinite(weights).all() and weights.mean() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_rich_model_of_few_examples():
+    one = Inputs(1, "f", np.array([1]), None, (["a"], ["a"]), NAMES)
+    with pytest.raises(InputError, match="bias_reweight_rich needs two examples"):
+        select("bias_reweight_rich", one, None, 0)
+    for labels in ([1, 1], [0, 1, 2], [0] * 9 + [1]):
+        n = len(labels)
+        inputs = Inputs(n, "f", np.array(labels), None, (["a b"] * n, ["a"] * n), NAMES)
+        weights = select("bias_reweight_rich", inputs, None, 0).weights
+        assert np.isfinite(weights).all() and weights.mean() == pytest.approx(1, abs=1e-5)
