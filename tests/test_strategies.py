@@ -33,7 +33,8 @@ DETERMINISTIC = [name for name in STRATEGIES if name not in WEIGHTED]
 EVERY_ONE = (
     "random stratified diverse centroids clusters proportional prototypes_easy prototypes_hard moderate kcenter herding "
     "facility_location lightweight semdedup ambiguous easy hard forgetting forgettable el2n grand aum entropy margin "
-    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight bias_reweight_rich importance poisson"
+    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight bias_reweight_rich aflite importance "
+    "poisson"
 ).split()
 
 
@@ -95,7 +96,7 @@ def test_smaller_budgets_are_inside_larger_ones(name, class_balanced):
     subsets = [select(name, INPUTS, m, 1, class_balanced=class_balanced).indices.tolist() for m in (15, 30, 60, 150)]
     for small, large in itertools.pairwise(subsets):
         assert set(small) <= set(large)
-        if not class_balanced and name != "stratified":
+        if not class_balanced and name not in ("stratified", "aflite"):
             assert large[: len(small)] == small
 
 
@@ -212,6 +213,7 @@ def test_bad_parameters_are_refused():
     for name, params in (
         ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}), ("semdedup", {"eps": 2}),
         ("el2n", {"drop_hardest": 5}), ("d2", {"score": "nonsense"}), ("nonsense", {}), ("d2", {"neighbors": 0}),
+        ("aflite", {"aflite_models": 0}), ("aflite", {"aflite_train_share": 1.0}), ("aflite", {"aflite_tau": 75}),
     ):  # fmt: skip
         with pytest.raises(InputError):
             select(name, INPUTS, 30, 0, **params)

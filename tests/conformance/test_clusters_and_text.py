@@ -6,6 +6,7 @@ import pytest
 from utils.errors import InputError
 from utils.selection.clusters import Clusters
 from utils.selection.strategies import Inputs, select
+from utils.selection.strategies.adversarial import predictability
 from utils.selection.strategies.cluster_based import distances_to_class_medians
 
 NAMES = ("contradiction", "entailment", "neutral")
@@ -247,3 +248,71 @@ def test_the_rich_model_of_few_examples():
         inputs = Inputs(n, "f", np.array(labels), None, (["a b"] * n, ["a"] * n), NAMES)
         weights = select("bias_reweight_rich", inputs, None, 0).weights
         assert np.isfinite(weights).all() and weights.mean() == pytest.approx(1, abs=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------------- aflite
+@pytest.mark.parametrize("seed", SEEDS)
+def test_predictability_is_that_of_discriminants_on_random_parts(seed):
+    """The same splits, drawn again; one model of scikit-learn on each; every held-out prediction counted."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    inputs = awkward(seed)
+    e, rows = inputs.embeddings, np.setdiff1d(np.arange(inputs.n), [5, 6, 50])
+    fast = predictability(e, inputs.labels, rows, e.mean(0), np.random.default_rng(seed), models=20, train_share=0.5)
+    rng = np.random.default_rng(seed)
+    blocks = np.array_split(rng.permutation(len(rows)), 64)
+    right, asked = np.zeros(len(rows)), np.zeros(len(rows))
+    for _ in range(20):
+        seen = np.concatenate([blocks[b] for b in rng.choice(64, 32, replace=False)])
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.01).fit(e[rows[seen]], inputs.labels[rows[seen]])
+        for i in set(range(len(rows))) - set(seen.tolist()):
+            asked[i] += 1
+            right[i] += model.predict(e[rows[i]][None])[0] == inputs.labels[rows[i]]
+    differ = np.abs(fast - right / np.maximum(asked, 1)) > 1e-6
+    assert differ.sum() <= 1  # a tie of two classes may fall either way
+    assert fast.std() > 0.1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_aflite_drops_slices_until_the_budget_or_the_early_stop(seed):
+    """Round by round: what is gone at the next budget are the highest shares above tau, a fiftieth of n at most."""
+    inputs = awkward(seed, n=110)
+    center = inputs.embeddings.mean(0, dtype=np.float64).astype(np.float32)
+    settings = {"aflite_tau": 0.8, "aflite_models": 16}
+    kept, rounds, full = list(range(110)), 0, True
+    while full:
+        rng = np.random.default_rng([seed, rounds])
+        shares = predictability(
+            inputs.embeddings, inputs.labels, np.array(kept), center, rng, models=16, train_share=0.1
+        )
+        high = sorted((share for share in shares if share >= 0.8), reverse=True)
+        after = select("aflite", inputs, len(kept) - min(2, len(high)), seed, **settings).indices
+        gone = [share for i, share in zip(kept, shares, strict=True) if i not in after]
+        assert sorted(gone, reverse=True) == high[:2]
+        kept, rounds, full = sorted(after), rounds + 1, len(high) >= 2
+    assert rounds > 3
+    below = select("aflite", inputs, len(kept) - 4, seed, **settings)
+    assert set(below.indices) < set(kept)
+    assert below.provenance["aflite_left"] == len(kept) and below.provenance["aflite_rounds"] == rounds
+
+
+def test_aflite_keeps_what_a_linear_model_cannot_tell():
+    """In half of the examples one column gives the label away; in the others it says the opposite as often as not."""
+    rng = np.random.default_rng(0)
+    labels, given_away = rng.integers(0, 2, 600), np.arange(600) < 300
+    e = rng.normal(size=(600, 8)).astype(np.float32)
+    e[:, 0] = np.where(given_away, labels, rng.integers(0, 2, 600)) * 4 + 0.1 * rng.normal(size=600)
+    inputs = Inputs(600, "f", labels, class_names=NAMES, embeddings=e)
+    contradicted = np.flatnonzero((e[:, 0] > 2) != labels)
+    for balanced in (False, True):
+        chosen = select("aflite", inputs, 400, 0, class_balanced=balanced).indices
+        assert np.isin(contradicted, chosen).all() and len(contradicted) > 100
+    start = select("random", inputs, 30, 1)
+    again = select("aflite", inputs, 250, 0, start_from=start).indices
+    assert set(start.indices) <= set(again) and len(set(again)) == 250
+
+
+def test_aflite_of_one_class_is_random():
+    inputs = Inputs(50, "f", np.zeros(50, dtype=np.int64), class_names=NAMES, embeddings=awkward(0, n=50).embeddings)
+    chosen = {frozenset(select("aflite", inputs, 25, seed).indices) for seed in range(5)}
+    assert len(chosen) == 5

@@ -13,6 +13,7 @@ from utils.selection.strategies import (
     model_scores,
     coverage,
     text_based,
+    adversarial,
     importance_sampling,
 )
 from utils.selection.strategies.inputs import Inputs, load_inputs
