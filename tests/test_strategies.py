@@ -18,7 +18,6 @@ from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, q
 from utils.selection.strategies.coverage import herd, lazy_greedy, similarity
 from utils.selection.strategies.graph import message_passing
 from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
-from utils.selection.strategies.text_based import shallow_gold_probability
 from utils.selection.strategies.vectors import unit
 
 NAMES = ("contradiction", "entailment", "neutral")
@@ -27,8 +26,8 @@ DETERMINISTIC = [name for name in STRATEGIES if name not in WEIGHTED]
 EVERY_ONE = (
     "random stratified diverse centroids clusters proportional prototypes_easy prototypes_hard moderate kcenter herding "
     "facility_location lightweight semdedup ambiguous easy hard forgetting forgettable el2n grand aum entropy margin "
-    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight importance poisson loss correctness jtt ssft "
-    "ranking"
+    "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight bias_reweight_rich aflite importance "
+    "poisson loss correctness jtt ssft ranking"
 ).split()
 
 
@@ -103,7 +102,7 @@ def test_smaller_budgets_are_inside_larger_ones(name, class_balanced):
     ]
     for small, large in itertools.pairwise(subsets):
         assert set(small) <= set(large)
-        if not class_balanced and name != "stratified":
+        if not class_balanced and name not in ("stratified", "aflite"):
             assert large[: len(small)] == small
 
 
@@ -117,10 +116,10 @@ def flat_inputs(n=400) -> Inputs:
     """Every example like every other: whatever is chosen is a tie."""
     ones = np.ones((n, 4), dtype=np.float32)
     logits = np.zeros((3, n, 3), dtype=np.float16)
-    labels = np.zeros(n, dtype=np.int64)
+    labels, one_cluster = np.arange(n) % 3, np.zeros(n, dtype=np.int64)
     return Inputs(
         n, "f", labels, None, (["a b"] * n, ["c"] * n), NAMES, ones, "pooler",
-        Clusters(labels, np.ones((1, 4)), np.zeros(n), "f", n), Dynamics(logits, labels, NAMES, range(3), "eval", "f"),
+        Clusters(one_cluster, np.ones((1, 4)), np.zeros(n), "f", n), Dynamics(logits, labels, NAMES, range(3), "eval", "f"),
         logits[0].astype(np.float32), ranking=np.zeros(0, dtype=np.int64),
     )  # fmt: skip
 
@@ -224,6 +223,7 @@ def test_bad_parameters_are_refused():
         ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}), ("semdedup", {"eps": 2}),
         ("el2n", {"drop_hardest": 5}), ("d2", {"score": "nonsense"}), ("nonsense", {}), ("d2", {"neighbors": 0}),
         ("ambiguous", {"mix_easy": 10}), ("jtt", {"jtt_lambda": 0.0}), ("el2n", {"score_epoch": 7.0}),
+        ("aflite", {"aflite_models": 0}), ("aflite", {"aflite_train_share": 1.0}), ("aflite", {"aflite_tau": 75}),
     ):  # fmt: skip
         with pytest.raises(InputError):
             select(name, INPUTS, 30, 0, **params)
@@ -277,16 +277,18 @@ def test_stratified_keeps_labels_and_genres():
 
 
 # --------------------------------------------------------------------------------------------------------- from clusters
-def test_diverse_is_a_round_robin_nearest_first():
-    selection = select("diverse", INPUTS, 300, 0)
-    assert selection.ordered
+def test_diverse_is_a_round_robin():
     labels, distances = INPUTS.clusters.labels, INPUTS.clusters.distances
-    for cluster in range(7):
-        own = selection.indices[labels[selection.indices] == cluster]
-        assert (np.diff(distances[own]) >= 0).all()
-    for m in (7, 14):
-        counts = np.bincount(labels[selection.indices[:m]], minlength=7)
-        assert (counts == m / 7).all()
+    for within in ("stream", "nearest"):
+        selection = select("diverse", INPUTS, 300, 0, within_cluster=within)
+        assert selection.ordered
+        steps = [np.diff(distances[selection.indices[labels[selection.indices] == c]]) for c in range(7)]
+        assert all((step >= 0).all() for step in steps) == (within == "nearest")
+        for m in (7, 14):
+            counts = np.bincount(labels[selection.indices[:m]], minlength=7)
+            assert (counts == m / 7).all()
+    with pytest.raises(InputError, match="--within_cluster far is unknown; there are stream and nearest"):
+        select("diverse", INPUTS, 30, 0, within_cluster="far")
 
 
 def test_clusters_come_whole():
@@ -302,16 +304,6 @@ def test_proportional_shares():
     selection = select("proportional", INPUTS, 100, 0)
     counts = np.bincount(INPUTS.clusters.labels[selection.indices], minlength=7)
     assert (np.abs(counts - INPUTS.clusters.sizes / 3) <= 1).all()
-
-
-def test_moderate_is_nearest_the_median_distance():
-    scores = np.empty(INPUTS.n)
-    for label in range(3):
-        own = INPUTS.labels == label
-        distances = np.linalg.norm(INPUTS.embeddings[own] - INPUTS.embeddings[own].mean(0), axis=1)
-        scores[own] = np.abs(distances - np.median(distances))
-    np.testing.assert_allclose(select("moderate", INPUTS, 30, 0).scores, -scores, atol=1e-5)
-    assert set(select("moderate", INPUTS, 30, 0).indices) == set(np.argsort(scores)[:30])
 
 
 # -------------------------------------------------------------------------------------------------------------- coverage
@@ -423,7 +415,8 @@ def test_counter_heuristic_brings_all_counter_examples_first():
     assert set(order[: len(counter)]) == counter and 20 < len(counter) < 200
 
 
-def test_bias_reweight_weighs_against_the_shortcut():
+@pytest.mark.parametrize("name", ["bias_reweight", "bias_reweight_rich"])
+def test_bias_reweight_weighs_against_the_shortcut(name):
     rng = np.random.default_rng(0)
     n = 600
     entailed = rng.random(n) < 0.5
@@ -431,11 +424,14 @@ def test_bias_reweight_weighs_against_the_shortcut():
     overlapping = entailed == follows
     hypotheses = ["one two" if o else "five six" for o in overlapping]
     inputs = Inputs(n, "f", entailed.astype(np.int64), None, (["one two three"] * n, hypotheses), NAMES)
-    selection = select("bias_reweight", inputs, None, 0)
+    selection = select(name, inputs, None, 0)
     weights = np.empty(n)
     weights[selection.indices] = selection.weights
     assert weights.mean() == pytest.approx(1, abs=1e-4)
-    assert weights[~follows].mean() > 4 * weights[follows].mean()
+    # With q what the model gives the side that the overlap speaks for: 1 - q, and 1 - (1 - q), if not split in two.
+    q = follows.mean()
+    expected = {"bias_reweight": (q + (1 + q) / 2) / ((1 - q) + (1 - q / 2)), "bias_reweight_rich": q / (1 - q)}
+    assert weights[~follows].mean() / weights[follows].mean() == pytest.approx(expected[name], rel=0.1)
     assert "another distribution" in selection.provenance["target"]
 
 
@@ -444,7 +440,7 @@ def test_bias_model_never_sees_the_example_it_scores():
     labels = np.zeros(40, dtype=np.int64)
     labels[7] = 1
     inputs = Inputs(40, "f", labels, None, (["a b"] * 40, ["c"] * 40), NAMES)
-    assert shallow_gold_probability(inputs, 0)[7] == 0.0
+    assert select("bias_reweight_rich", inputs, None, 0).scores[7] == 1.0
 
 
 # ---------------------------------------------------------------------------------------------------------- importance

@@ -17,6 +17,7 @@ from utils.selection.strategies import (
     semdedup,
     graph,
     text_based,
+    adversarial,
     importance_sampling,
 )
 from utils.selection.strategies.inputs import Inputs, load_inputs

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from utils.errors import InputError
 from utils.selection.embeddings import row_blocks
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.ordering import interleave, ranks_within
@@ -9,27 +10,34 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
 
 BHARGAVA = "Bhargava et al. 2021, arXiv 2110.01518"
 SORSCHER = "Sorscher et al. 2022, arXiv 2206.14486"
+MEDIAN_COLUMNS = 32  # of one class, copied at a time
 
 
-def _nearest_first(inputs: Inputs, pool: Pool):
-    """Rows by distance to their own centroid, their clusters, and a random priority of clusters."""
-    rows = pool.by_score(-inputs.clusters.distances)
-    return rows, inputs.clusters.labels[rows], pool.rng.permutation(inputs.clusters.k)
+@strategy(
+    "diverse", needs=("clusters",), source=f"the diverse stream of {BHARGAVA}", version=2,
+    fidelity="differs in the order inside a cluster, because budgets of one seed are to nest and ties are not to follow the "
+    "rows: the published code takes row order, this one a random order of the selection seed",
+)  # fmt: skip
+def diverse(inputs: Inputs, pool: Pool, *, within_cluster: str = "stream") -> Picks:
+    """round-robin over clusters, in a random order inside each, to be visited in that order.
 
-
-@strategy("diverse", needs=("clusters",), source=f"the diverse stream of {BHARGAVA}")
-def diverse(inputs: Inputs, pool: Pool) -> Picks:
-    """round-robin over clusters, nearest to the centroid first, to be visited in that order."""
-    rows, clusters, priority = _nearest_first(inputs, pool)
-    return Picks(rows[interleave(clusters, ranks_within(clusters), priority=priority)], ordered=True)
+    within_cluster: order inside a cluster: stream (random, by the selection seed) or nearest (to the centroid first, a
+        set of easy prototypes)
+    """
+    if within_cluster not in ("stream", "nearest"):
+        raise InputError(f"--within_cluster {within_cluster} is unknown; there are stream and nearest")
+    rows = pool.by_score(-inputs.clusters.distances) if within_cluster == "nearest" else pool.shuffled()
+    own, priority = inputs.clusters.labels[rows], pool.rng.permutation(inputs.clusters.k)
+    return Picks(rows[interleave(own, ranks_within(own), priority=priority)], ordered=True)
 
 
 @strategy("centroids", needs=("clusters",), source=BHARGAVA)
 def centroids(inputs: Inputs, pool: Pool) -> Picks:
     """the example nearest each centroid (m = k without a budget); past k, the rest by distance to their centroid."""
-    rows, clusters, priority = _nearest_first(inputs, pool)
-    nearest = np.flatnonzero(ranks_within(clusters) == 0)
-    nearest = nearest[np.argsort(priority[clusters[nearest]])]
+    rows = pool.by_score(-inputs.clusters.distances)
+    own, priority = inputs.clusters.labels[rows], pool.rng.permutation(inputs.clusters.k)
+    nearest = np.flatnonzero(ranks_within(own) == 0)
+    nearest = nearest[np.argsort(priority[own[nearest]])]
     order = np.concatenate([rows[nearest], np.delete(rows, nearest)])
     return Picks(order, natural=len(nearest), notes={"beyond_centroids": max(0, pool.m - len(nearest))})
 
@@ -65,19 +73,31 @@ def prototypes_hard(inputs: Inputs, pool: Pool) -> Picks:
     return Picks(pool.by_score(scores), scores=scores)
 
 
-@strategy("moderate", needs=("labels", "embeddings"), source="Xia et al. 2023, ICLR (Moderate Coreset)")
+@strategy(
+    "moderate", needs=("labels", "embeddings"), source="Xia et al. 2023, ICLR (Moderate Coreset)", version=2,
+    fidelity="equal to the published code where n - m is even, but for ties, which the selection seed breaks; where n - m "
+    "is odd the band is exactly m wide (the published rounding may give one more)",
+)  # fmt: skip
 def moderate(inputs: Inputs, pool: Pool) -> Picks:
-    """closest to the median distance from the mean of its gold label."""
-    labels, embeddings = inputs.classes, inputs.embeddings
-    number = int(labels.max()) + 1
-    sums, distances = np.zeros((number, embeddings.shape[1])), np.empty(inputs.n, dtype=np.float32)
-    for block in row_blocks(*embeddings.shape):
-        for label in range(number):
-            sums[label] += embeddings[block][labels[block] == label].sum(0, dtype=np.float64)
-    counts = np.bincount(labels, minlength=number)
-    means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-    for block in row_blocks(*embeddings.shape):
-        distances[block] = np.linalg.norm(embeddings[block] - means[labels[block]], axis=1)
-    medians = [np.median(distances[labels == label]) if counts[label] else 0 for label in range(number)]
-    scores = -np.abs(distances - np.asarray(medians, dtype=np.float32)[labels])
+    """around the median of all distances from an example to the median of its gold label."""
+    distances = distances_to_class_medians(inputs.embeddings, inputs.classes)
+    order = np.random.default_rng(pool.seed).permutation(inputs.n)  # the same ties for every pool
+    order = order[np.argsort(distances[order], kind="stable")]
+    scores = np.empty(inputs.n, dtype=np.float32)
+    scores[order] = -np.abs(np.arange(inputs.n) - (inputs.n - 1) / 2)
     return Picks(pool.by_score(scores), scores=scores)
+
+
+def distances_to_class_medians(embeddings, labels) -> np.ndarray:
+    """float64 (n,): Euclidean distance of each example to the median, taken column by column, of its class."""
+    n, d = embeddings.shape
+    medians = np.zeros((int(labels.max()) + 1, d), dtype=embeddings.dtype)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        for first in range(0, d, MEDIAN_COLUMNS):
+            columns = slice(first, first + MEDIAN_COLUMNS)
+            medians[label, columns] = np.median(np.ascontiguousarray(embeddings[own, columns].T), axis=1)
+    distances = np.empty(n)
+    for block in row_blocks(n, 2 * d):  # float64
+        distances[block] = np.linalg.norm(embeddings[block] - medians[labels[block]].astype(np.float64), axis=1)
+    return distances
