@@ -1,0 +1,150 @@
+"""Damaged or foreign files are noticed: refused in one line, or made again with a word. Never used in silence."""
+
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from utils.data.tokenizer import load_tokenizer, save_tokenizer
+from utils.data.tokens import encode
+from utils.errors import InputError, RunFailed
+from utils.flags import InferenceSettings, ModelSettings
+from utils.models import distributed
+from utils.models.classifier import load_classifier
+from utils.models.session import open_session
+
+
+def write_checkpoint(folder, family="bert"):
+    """A classifier with random weights and MNLI's class names, as a checkpoint folder."""
+    path = tiny.write_config(folder, family)
+    names = dict(enumerate(tiny.LABELS))
+    config = transformers.AutoConfig.from_pretrained(path, id2label=names, label2id={v: k for k, v in names.items()})
+    torch.manual_seed(0)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def checkpoint(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "model")
+
+
+def load(folder, *, need_head=True):
+    return load_classifier(tiny.LABELS, ModelSettings(model_name_or_path=str(folder)), need_head=need_head)
+
+
+def change_weights(folder, change):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+def test_a_checkpoint_without_tokenizer_files_is_refused(checkpoint):
+    load(checkpoint)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (checkpoint / name).unlink()
+    with pytest.raises(InputError, match="holds no tokenizer"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(checkpoint, value):
+    change_weights(checkpoint, lambda w: w["bert.encoder.layer.0.output.dense.weight"][3].fill_(value))
+    with pytest.raises(InputError, match=r"NaN or infinity among its weights \(bert.encoder.layer.0.output"):
+        load(checkpoint)
+
+
+def test_logits_that_overflow_are_no_predictions(checkpoint):
+    """Weights may be finite and their products not: argmax would call every such example class 0."""
+    change_weights(checkpoint, lambda w: (w["classifier.weight"].fill_(1e38), w["bert.pooler.dense.bias"].fill_(9.0)))
+    settings = InferenceSettings(model_name_or_path=str(checkpoint), cache_dir=str(checkpoint / "cache"))
+    session = open_session(tiny.LABELS, settings, distributed.Processes(0, 1, torch.device("cpu")), need_head=True)
+    data = session.encode_texts((["the dog"] * 2, ["a cat"] * 2), fingerprint="f")
+    with pytest.raises(RunFailed, match="2 of 2 examples are NaN or infinite, the first is row 0"):
+        session.predict(data)
+
+
+@pytest.mark.parametrize("lost", ["bert.pooler.dense.weight", "classifier.bias", "classifier.weight"])
+def test_a_missing_part_of_the_head_is_refused_in_evaluation_and_named_in_training(checkpoint, lost, caplog):
+    change_weights(checkpoint, lambda w: w.pop(lost))
+    with pytest.raises(InputError, match=f"holds no classifier for 3 classes.*{lost}"):
+        load(checkpoint)
+    with caplog.at_level(logging.WARNING):
+        load(checkpoint, need_head=False)
+    assert f"does not hold {lost}: they start with random values" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["bert.pooler.dense.bias", "classifier.bias"])
+def test_a_part_of_another_shape_is_refused(checkpoint, name):
+    change_weights(checkpoint, lambda w: w.update({name: w[name][:-1].clone()}))
+    with pytest.raises(InputError, match=f"weights do not fit its config .{name}"):
+        load(checkpoint, need_head=False)
+
+
+# ---------------------------------------------------------------------------------------------------------- token cache
+COLUMNS = (["the dog sees a cat"] * 9, ["a cat sleeps"] * 9)
+
+
+def tokens(tokenizer, folder):
+    data = encode(COLUMNS, tokenizer, fingerprint="f", max_length=6, segments=True, cache_dir=folder)
+    return np.array(data.input_ids), np.array(data.offsets), np.array(data.token_type_ids)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "flipped": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("name", ["input_ids.npy", "offsets.npy", "token_type_ids.npy", "about.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_token_cache_is_made_again_with_a_word(whole, tmp_path, name, damage, caplog):
+    tokenizer = load_tokenizer(str(whole))
+    expected = tokens(tokenizer, tmp_path)
+    (path,) = tmp_path.glob(f"encoded/*/{name}")
+    DAMAGE[damage](path)
+    again = tokens(tokenizer, tmp_path)
+    assert all(np.array_equal(a, b) for a, b in zip(again, expected, strict=True))
+    if (name, damage) != ("about.json", "flipped"):  # its last byte is a line end
+        assert "tokenising again" in caplog.text
+    caplog.clear()
+    tokens(tokenizer, tmp_path)
+    assert not caplog.text
+
+
+def test_the_cache_tells_truncation_sides_apart(whole, tmp_path):
+    tokenizer = load_tokenizer(str(whole))
+    right, *_ = tokens(tokenizer, tmp_path)
+    tokenizer.truncation_side = "left"
+    left, *_ = tokens(tokenizer, tmp_path)
+    assert not np.array_equal(right, left)
+
+
+def test_a_saved_tokenizer_does_not_depend_on_what_was_in_the_cache(whole, tmp_path):
+    for name in ("cold", "warm"):
+        tokenizer = load_tokenizer(str(whole))
+        tokens(tokenizer, tmp_path / "cache")
+        save_tokenizer(tokenizer, tmp_path / name, segments=True)
+    cold, warm = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("cold", "warm"))
+    assert cold == warm and json.loads(cold)["truncation"] is None
