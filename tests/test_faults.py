@@ -94,6 +94,87 @@ def test_a_part_of_another_shape_is_refused(checkpoint, name):
         load(checkpoint, need_head=False)
 
 
+def change_config(**changes):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-200])
+
+
+def as_pickle(make):
+    """The weights as a pytorch_model.bin of what `make` turns them into."""
+
+    def change(folder):
+        path = folder / "model.safetensors"
+        torch.save(make(load_file(path)), folder / "pytorch_model.bin")
+        path.unlink()
+
+    return change
+
+
+class Hostile:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+UNUSABLE = {
+    "weights cut": (cut("model.safetensors"), "cannot be loaded as AutoModel"),
+    "tokenizer cut": (cut("tokenizer.json"), "cannot be loaded as AutoTokenizer"),
+    "config cut": (cut("config.json"), "cannot be loaded as AutoConfig"),
+    "nested config": (lambda folder: (folder / "config.json").write_text("[" * 100_000), "RecursionError"),
+    "fewer layers": (change_config(num_hidden_layers=1), "a smaller model than its weights"),
+    "no heads": (change_config(num_attention_heads=0), "ZeroDivisionError"),
+    "huge vocabulary": (change_config(vocab_size=10**13), "cannot be loaded as AutoModel"),
+    "unknown activation": (change_config(hidden_act="none"), "KeyError 'none'"),
+    "class numbers": (change_config(id2label={"a": "b"}), "invalid literal"),
+    "foreign model": (change_config(model_type="roberta"), "encoder weights are missing"),
+    "own code": (change_config(model_type="own", auto_map={"AutoConfig": "own.Config"}), "custom code"),
+    "pickle of a list": (as_pickle(lambda weights: [1, 2]), "cannot be loaded as AutoModel"),
+    "index of nothing": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.safetensors.index.json"),
+        "cannot be loaded as AutoModel",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_checkpoint_is_one_line(checkpoint, name):
+    change, message = UNUSABLE[name]
+    change(checkpoint)
+    with pytest.raises(InputError, match=message):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["foo bar", "a/b c", "-x"])
+def test_what_cannot_be_a_hub_name_is_said(name):
+    with pytest.raises(InputError, match="not the form of a hub name"):
+        load(name)
+
+
+def test_a_pickle_of_tensors_is_read_and_said(checkpoint, caplog):
+    as_pickle(dict)(checkpoint)
+    with caplog.at_level(logging.INFO):
+        load(checkpoint)
+    assert caplog.text.count("restricted unpickler") == 1
+
+
+def test_a_hostile_pickle_is_refused_and_does_nothing(checkpoint, tmp_path):
+    as_pickle(lambda weights: {**weights, "more": Hostile(tmp_path / "harm")})(checkpoint)
+    with pytest.raises(InputError, match="so it was not read"):
+        load(checkpoint)
+    assert not (tmp_path / "harm").exists()
+
+
 # ---------------------------------------------------------------------------------------------------------- token cache
 COLUMNS = (["the dog sees a cat"] * 9, ["a cat sleeps"] * 9)
 

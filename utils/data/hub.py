@@ -56,7 +56,7 @@ def _one_line(load, source: str, auto_class, *args, **kwargs):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         first_line = next(iter(str(error).strip().splitlines()), "")
-        why = f"{type(error).__name__} {first_line}"[:300].strip()
+        why = f"{type(error).__name__} {first_line}"[:300].strip(" .")
         raise InputError(f"{source}: cannot be loaded as {auto_class.__name__}: {why}{_OFFLINE_HINT}") from error
 
 

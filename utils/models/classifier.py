@@ -147,7 +147,8 @@ def save_classifier(classifier: Classifier, folder) -> None:
 def _new_parts(model, info, source) -> list[str]:
     """Names of the parameters that start with random values, because the checkpoint does not hold them.
 
-    Raises InputError where an encoder parameter is among them, or where a parameter of the checkpoint is not finite.
+    Raises InputError where an encoder parameter is among them, where the encoder has fewer parameters than the checkpoint
+    holds, or where one is not finite.
     """
     weight, bias = (f"{_final_linear_name(model)}.{part}" for part in ("weight", "bias"))
     mismatched = {str(item[0] if isinstance(item, tuple) else item) for item in info.get("mismatched_keys", ())}
@@ -156,11 +157,17 @@ def _new_parts(model, info, source) -> list[str]:
         raise InputError(f"{source}: weights do not fit its config ({_some(mismatched)})")
     if mismatched:
         logger.warning("%s: its classifier has another number of classes; a new one is initialised", source)
-    encoder = [key for key in missing if key.startswith(model.base_model_prefix) and ".pooler." not in key]
+    encoder = [key for key in missing if _of_encoder(key, model)]
     if encoder:
         raise InputError(
             f"{source}: {len(encoder)} encoder weights are missing ({_some(encoder)}); the file is damaged or belongs to "
             "another architecture"
+        )
+    unused = [key for key in info.get("unexpected_keys", ()) if _of_encoder(key, model)]
+    if unused:
+        raise InputError(
+            f"{source}: its config describes a smaller model than its weights are of ({_some(unused)} have no place in it); "
+            "config.json and the weights do not belong together"
         )
     if missing:
         logger.warning("%s does not hold %s: they start with random values", source, ", ".join(sorted(missing)))
@@ -168,6 +175,12 @@ def _new_parts(model, info, source) -> list[str]:
     if broken:
         raise InputError(f"{source}: NaN or infinity among its weights ({_some(broken)}); the checkpoint is damaged")
     return sorted(missing | mismatched)
+
+
+def _of_encoder(key: str, model) -> bool:
+    # Some families save a pooler or position numbers that the classifier does not use.
+    outside = ".pooler." in key or key.endswith("position_ids")
+    return key.startswith(f"{model.base_model_prefix}.") and not outside
 
 
 def _say_how_read(source: str, hub: dict) -> None:
