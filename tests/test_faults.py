@@ -207,8 +207,7 @@ def test_a_damaged_token_cache_is_made_again_with_a_word(whole, tmp_path, name, 
     DAMAGE[damage](path)
     again = tokens(tokenizer, tmp_path)
     assert all(np.array_equal(a, b) for a, b in zip(again, expected, strict=True))
-    if (name, damage) != ("about.json", "flipped"):  # its last byte is a line end
-        assert "tokenising again" in caplog.text
+    assert "tokenising again" in caplog.text
     caplog.clear()
     tokens(tokenizer, tmp_path)
     assert not caplog.text
