@@ -34,6 +34,12 @@ class RunFailed(RuntimeError):
     """The run cannot go on (non-finite loss, out of memory at the smallest size). The message says where and why."""
 
 
+def quoted(found, most: int = 80) -> str:
+    """What was found in a file, as a message shows it: cut where it is long."""
+    text = repr(found[: most + 1]) if isinstance(found, str) else repr(found)
+    return text if len(text) <= most + 2 else f"{text[:most]}...{text[0]}"
+
+
 def run_script(main) -> None:
     """Call `main()`; turn every foreseen failure into one line on stderr and its exit status.
 
