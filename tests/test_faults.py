@@ -1,5 +1,6 @@
 """Damaged or foreign files are noticed: refused in one line, or made again with a word. Never used in silence."""
 
+import importlib
 import json
 import logging
 import shutil
@@ -10,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from hans import generate as hans_generate
 from tests import tiny
 from utils.data.tokenizer import load_tokenizer, save_tokenizer
 from utils.data.tokens import encode
@@ -228,3 +230,100 @@ def test_a_saved_tokenizer_does_not_depend_on_what_was_in_the_cache(whole, tmp_p
         save_tokenizer(tokenizer, tmp_path / name, segments=True)
     cold, warm = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("cold", "warm"))
     assert cold == warm and json.loads(cold)["truncation"] is None
+
+
+# ------------------------------------------------------------------------------------------------------- output folders
+def run(script, *argv):
+    """Call a script's `main` in this process."""
+    importlib.import_module(script).main([str(word) for word in argv])
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+GENERATORS = {
+    "demo.generate": (["--num_train", 9, "--num_dev", 3], "train.tsv"),
+    "hans.generate": (["--per_subcase", 2], "heuristics_evaluation_set.txt"),
+}
+
+
+@pytest.mark.parametrize("script", GENERATORS)
+def test_a_generator_replaces_its_own_files_only_when_asked(tmp_path, script):
+    flags, last = GENERATORS[script]
+    flags = ["--output_dir", tmp_path, *flags]
+    run(script, *flags)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"holds finished results .{last} exists"):
+        run(script, *flags, "--seed", 1)
+    assert contents(tmp_path) == before
+    run(script, *flags, "--seed", 1, "--overwrite_output_dir")
+    assert before.keys() == contents(tmp_path).keys() and contents(tmp_path) != before
+
+
+def test_real_data_is_never_replaced(tmp_path):
+    tiny.write_mnli(tmp_path / "mnli")
+    header = "\t".join(hans_generate.HEADER)
+    (tmp_path / "hans").mkdir()
+    (tmp_path / "hans" / "heuristics_evaluation_set.txt").write_text(
+        f"{header}\nentailment\t( a )\t( a )\t(A)\t(A)\ta\n"
+    )
+    for script, folder in (("demo.generate", tmp_path / "mnli"), ("hans.generate", tmp_path / "hans")):
+        before = contents(folder)
+        with pytest.raises(InputError, match="was not generated here"):
+            run(script, "--output_dir", folder, *GENERATORS[script][0], "--overwrite_output_dir")
+        assert contents(folder) == before
+
+
+def test_an_unfinished_corpus_is_made_again_unasked(tmp_path):
+    """train.tsv is written last: a kill before it leaves dev files, and the same command goes on."""
+    flags = ["--output_dir", tmp_path, *GENERATORS["demo.generate"][0]]
+    run("demo.generate", *flags)
+    whole = contents(tmp_path)
+    (tmp_path / "train.tsv").unlink()
+    run("demo.generate", *flags)
+    assert contents(tmp_path) == whole
+
+
+def test_a_selection_is_replaced_only_when_asked_and_never_in_a_run(tmp_path):
+    data, out = tiny.write_mnli(tmp_path / "mnli"), tmp_path / "out"
+    flags = ["--strategy", "random", "--data_pct", 0.5, "--data_dir", data, "--output_dir", out]
+    run("select_examples", *flags)
+    before = contents(out)
+    for lost in (None, "selection.json"):
+        if lost:
+            (out / lost).unlink()
+        with pytest.raises(InputError, match="holds finished results"):
+            run("select_examples", *flags, "--selection_seed", 1)
+    assert contents(out) == {"selection.npz": before["selection.npz"]}
+    run("select_examples", *flags, "--selection_seed", 1, "--overwrite_output_dir")
+    assert contents(out).keys() == before.keys() and contents(out) != before
+    (out / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="belongs to a training run"):
+        run("select_examples", *flags, "--overwrite_output_dir")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo.generate"],
+        ["hans.generate"],
+        ["select_examples", "--strategy", "random"],
+        ["cluster_embeddings", "--embedding_path", "x"],
+        ["get_embeddings", "--task_name", "MNLI"],
+        ["test_hans", "--model_name_or_path", "x"],
+        ["run_glue", "--task_name", "MNLI"],
+        ["sweep", "--strategies", "random", "--data_pcts", "0.5"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_empty_folder_name_is_not_the_current_folder(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(*words, "--output_dir", "")
+    assert stopped.value.code == 2 and "--output_dir is empty" in capsys.readouterr().err
+
+
+def test_a_corpus_that_would_take_hours_is_refused_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"more than 2,000,000 pairs.*ask for fewer"):
+        run("demo.generate", "--output_dir", tmp_path / "out", "--num_dev", 10**8)
+    assert not (tmp_path / "out").exists()

@@ -75,6 +75,9 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
             "stopped by Ctrl-C; finished files and checkpoints are kept. Run the same command again to continue",
             EXIT_CTRL_C,
         )
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        found = error.object[max(0, error.start - 30) : error.end + 10]
+        return f"error: {quoted(found)}: this name is not UTF-8; rename the file or folder", EXIT_BAD_INPUT
     if isinstance(error, MemoryError):
         return "failed: out of memory; use a smaller model, fewer examples or a larger machine", EXIT_FAILED
     number = _errno(error)

@@ -58,6 +58,15 @@ def _locked_file(folder: Path) -> Iterator[Path]:
                 return
 
 
+def refuse_finished(folder, finished: str, overwrite: bool) -> None:
+    """Raise InputError where the folder holds `finished`, the file that a script writes last, unless `overwrite`."""
+    if (Path(folder) / finished).exists() and not overwrite:
+        raise InputError(
+            f"--output_dir {folder} holds finished results ({finished} exists); give another folder, or "
+            "--overwrite_output_dir to replace them"
+        )
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
