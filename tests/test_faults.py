@@ -1,9 +1,12 @@
 """Damaged or foreign files are noticed: refused in one line, or made again with a word. Never used in silence."""
 
+import argparse
 import importlib
+import io
 import json
 import logging
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,15 +14,19 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import importance_sampling_mnli
 from hans import generate as hans_generate
 from tests import tiny
 from utils.data.tokenizer import load_tokenizer, save_tokenizer
 from utils.data.tokens import encode
 from utils.errors import InputError, RunFailed
+from utils.files import read_npz, write_npz
 from utils.flags import InferenceSettings, ModelSettings
 from utils.models import distributed
 from utils.models.classifier import load_classifier
 from utils.models.session import open_session
+from utils.selection.clusters import Clusters
+from utils.selection.embeddings import EmbeddingWriter
 
 
 def write_checkpoint(folder, family="bert"):
@@ -327,3 +334,70 @@ def test_a_corpus_that_would_take_hours_is_refused_at_once(tmp_path):
     with pytest.raises(InputError, match=r"more than 2,000,000 pairs.*ask for fewer"):
         run("demo.generate", "--output_dir", tmp_path / "out", "--num_dev", 10**8)
     assert not (tmp_path / "out").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------- arrays
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_irreducible_losses_that_are_no_numbers_are_refused(tmp_path, wrong):
+    write_npz(tmp_path / "loss.npz", irreducible_loss=np.array([0.5, wrong]))
+    args = argparse.Namespace(irreducible_loss=tmp_path / "loss.npz")
+    with pytest.raises(InputError, match="not all finite numbers"):
+        importance_sampling_mnli.irreducible_loss(args, None, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [([0, 2**32], "is no number of a cluster"), ([0.0, 0.5], "of other kinds"), (["0", "0"], "of other kinds")],
+)
+def test_labels_that_are_no_cluster_numbers_are_refused(labels, said):
+    """2**32 would become cluster 0 as an int32."""
+    with pytest.raises(InputError, match=said):
+        Clusters(np.array(labels), np.zeros((1, 2)), np.zeros(2), "f", 2)
+
+
+def test_an_npz_that_claims_a_trillion_entries_is_refused_at_once(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(InputError, match="claims 1000000000000 entries, more than the file holds"):
+        read_npz(tmp_path / "a.npz")
+
+
+# ---------------------------------------------------------------------------------------------------------- environment
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', not a number from 1 up"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"RANK": "5"}, "RANK=5 with WORLD_SIZE=1"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1'"),
+        ({"WORLD_SIZE": "2"}, "no group of processes to join"),
+    ],
+)
+def test_an_environment_that_describes_no_group_is_refused(monkeypatch, variables, said):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        distributed.start(use_cpu=True)
+
+
+def test_more_snapshots_than_steps_are_refused_at_once(checkpoint, tmp_path):
+    data = tiny.write_mnli(tmp_path / "mnli")
+    with pytest.raises(InputError, match=r"--dynamics_per_epoch 1000000000: an epoch has 6 steps"):
+        run(
+            "run_glue", "--model_name_or_path", checkpoint, "--task_name", "MNLI", "--data_dir", data, "--do_train",
+            "--record_dynamics", "--dynamics_per_epoch", 10**9, "--output_dir", tmp_path / "out", "--cache_dir", tmp_path,
+        )  # fmt: skip
+
+
+def test_one_principal_axis_is_enough(tmp_path):
+    about = {"model": "m", "task": "mnli", "split": "train", "fingerprint": "f", "pooling": "cls", "layer": None}
+    writer = EmbeddingWriter(tmp_path / "cls_embeddings_mnli_train.npy", about, 30, 4, 30)
+    writer.write(np.arange(30), np.random.default_rng(0).normal(size=(30, 4)))
+    writer.mark_done(0)
+    flags = ["--num_clusters", 2, "--pca", 1, "--output_dir", tmp_path / "clusters"]
+    run("cluster_embeddings", "--embedding_path", writer.finish(), *flags)
+    assert Clusters.load(tmp_path / "clusters" / "clusters.npz").centers.shape == (2, 1)

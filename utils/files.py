@@ -141,6 +141,7 @@ def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
         if isinstance(loaded, np.ndarray):
             raise ValueError("it is one bare array, a .npy file")
         with loaded as archive:
+            _check_sizes(archive)
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -154,6 +155,21 @@ def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
     if missing:
         raise InputError(f"{path}: holds {sorted(arrays)} but not {missing}; is it another kind of file?")
     return arrays
+
+
+def _check_sizes(archive) -> None:
+    """Raise ValueError where the header of an array claims more bytes than the archive holds for it: numpy would set aside
+    the memory before it reads."""
+    import math
+
+    from numpy.lib import format as npy
+
+    for member in archive.zip.infolist():
+        with archive.zip.open(member) as file:
+            version = npy.read_magic(file)
+            shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} claims {math.prod(shape)} entries, more than the file holds")
 
 
 def file_sha256(path) -> str:
