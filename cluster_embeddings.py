@@ -60,13 +60,21 @@ def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_args(parser)
     args = parse_args(parser, argv)
-    folder = Path(args.output_dir)
-    _refuse_finished(folder, args.overwrite_output_dir)
     ks = sorted(set(args.num_clusters))
     if args.keep is not None and args.keep not in ks:
         raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
 
     from utils.command_line import setup_logging
+    from utils.files import folder_lock, refuse_finished
+
+    setup_logging()
+    with folder_lock(args.output_dir):
+        refuse_finished(args.output_dir, FINISHED, args.overwrite_output_dir)
+        _cluster(args, Path(args.output_dir), ks)
+
+
+def _cluster(args, folder: Path, ks: list[int]) -> None:
+    """Analyse every k, write the files, print the summary."""
     from utils.files import write_json, write_text
     from utils.run_directory import versions
     from utils.selection import cluster_report
@@ -74,8 +82,12 @@ def main(argv=None) -> None:
     from utils.selection.embeddings import load_embeddings
     from utils.selection.kmeans import prepare
 
+<<<<<<< HEAD
     setup_logging()
     embeddings = load_embeddings(args.embedding_path, trusted_for=_trusted_for(args))
+=======
+    embeddings = load_embeddings(args.embedding_path)
+>>>>>>> faults
     examples = _examples(args, embeddings)
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]
@@ -158,16 +170,6 @@ def _examples(args, embeddings):
     examples = load_split(task, about["split"], data_dir=args.data_dir)
     embeddings.check(examples)
     return examples
-
-
-def _refuse_finished(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output_dir {folder} is a file, not a folder")
-    if (folder / FINISHED).exists() and not overwrite:
-        raise InputError(
-            f"--output_dir {folder} holds a finished analysis ({FINISHED} exists); give another folder, or "
-            "--overwrite_output_dir to replace it"
-        )
 
 
 def _clear(folder: Path, names) -> None:

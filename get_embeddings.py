@@ -136,6 +136,7 @@ def extract(args, examples, session) -> list[tuple]:
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     """Whether `path` is finished and is what would be written. Raises InputError where it is something else."""
     from utils.files import read_json
+    from utils.selection.embeddings import check_sha256
 
     described = path.with_suffix(".json")
     if overwrite or not (path.exists() and described.exists()):
@@ -149,6 +150,7 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
         raise InputError(
             f"{path} holds other embeddings ({'; '.join(different)}); give another --output_dir or --overwrite_output_dir"
         )
+    check_sha256(path, found)
     return True
 
 

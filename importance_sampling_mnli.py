@@ -122,13 +122,19 @@ def train_online(args) -> None:
 
 
 def irreducible_loss(args, settings, examples):
-    """The file that the user gave, or the one made here. Raises InputError for another number of rows."""
+    """The file that the user gave, or the one made here. Raises InputError for other rows, or what are no numbers."""
+    import numpy as np
+
     from utils.files import read_npz
 
     path = args.irreducible_loss or _maker(args, settings, examples).irreducible_loss(examples)
     loss = read_npz(path, required=("irreducible_loss",))["irreducible_loss"]
     if loss.shape != (len(examples),):
         raise InputError(f"{path}: irreducible losses of {loss.shape} rows, but the data has {len(examples)}")
+    if loss.dtype.kind != "f" or not np.isfinite(loss).all():
+        raise InputError(
+            f"{path}: the irreducible losses ({loss.dtype}) are not all finite numbers; make the file again"
+        )
     return loss
 
 

@@ -15,6 +15,8 @@ from utils.command_line import ArgumentParser, parse_args, seed_number
 from utils.errors import InputError, run_script
 from utils.selection.choosing import add_choice_flags, choice_request, choose
 
+SELECTION = "selection.npz"
+
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
@@ -27,6 +29,7 @@ def main(argv=None) -> None:
     group.add_argument("--split", default="train", help="which split to choose from")
     group.add_argument("--selection_seed", type=seed_number, default=0, help="random choices and ties")
     group.add_argument("--output_dir", help="where selection.npz and selection.json go")
+    group.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier selection there")
     args = parse_args(parser, argv)
     if args.list:
         _print_list()
@@ -41,17 +44,37 @@ def main(argv=None) -> None:
     from utils.command_line import setup_logging
     from utils.data.examples import load_split
     from utils.data.tasks import get_task
-    from utils.files import write_json
+    from utils.files import folder_lock, write_json
     from utils.run_directory import CARD_FILE
     from utils.selection.card import format_card, subset_card
 
     setup_logging()
-    examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
-    selection = choose(choice_request(args), examples, args.selection_seed)
-    card = subset_card(selection, examples)
-    selection.save(Path(args.output_dir) / "selection.npz")
-    write_json(Path(args.output_dir) / CARD_FILE, {**card, "provenance": selection.provenance})
+    folder = Path(args.output_dir)
+    with folder_lock(folder):
+        _refuse_used(folder, args.overwrite_output_dir)
+        examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
+        selection = choose(choice_request(args), examples, args.selection_seed)
+        card = subset_card(selection, examples)
+        (folder / CARD_FILE).unlink(missing_ok=True)  # of an earlier selection: it must never describe this one
+        selection.save(folder / SELECTION)
+        write_json(folder / CARD_FILE, {**card, "provenance": selection.provenance})
     print(format_card(card))
+
+
+def _refuse_used(folder, overwrite: bool) -> None:
+    """Raise InputError where the folder is a training run's, or holds files that this script did not or should not replace."""
+    from utils.files import read_json, refuse_finished
+    from utils.run_directory import CARD_FILE, RUN_FILE
+
+    if (folder / RUN_FILE).exists():
+        raise InputError(
+            f"--output_dir {folder} belongs to a training run, which has a selection of its own; give another"
+        )
+    refuse_finished(folder, CARD_FILE, overwrite)
+    if (folder / CARD_FILE).exists() and "provenance" not in read_json(folder / CARD_FILE):
+        raise InputError(f"--output_dir {folder}: {CARD_FILE} is not this script's; give another folder")
+    if (folder / SELECTION).exists() and not (folder / CARD_FILE).exists():
+        refuse_finished(folder, SELECTION, overwrite)
 
 
 def _print_list() -> None:

@@ -13,7 +13,7 @@ hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval
 from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
-from utils.errors import InputError, run_script
+from utils.errors import run_script
 from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, add_flags, settings_from
 
 RESULTS = "hans_results.json"  # written last
@@ -66,21 +66,28 @@ def main(argv=None) -> None:
         parser.error("give --model_name_or_path: a checkpoint fine-tuned on NLI")
     if args.label_order == "auto" and not args.calibration_data_dir:
         parser.error("--label_order auto needs labelled NLI data: --calibration_data_dir <an MNLI folder>")
-    out = Path(args.output_dir)
-    if (out / RESULTS).exists() and not args.overwrite_output_dir:
-        raise InputError(
-            f"--output_dir {out} holds finished HANS results; give another folder, or --overwrite_output_dir"
-        )
 
-    from hans import report
-    from hans.data import PREDICTIONS, load_hans
-    from hans.evaluation import Evaluation, format_diagnosis, open_nli_session
+    from utils.files import folder_lock, refuse_finished
+
+    refuse_finished(args.output_dir, RESULTS, args.overwrite_output_dir)
+
     from utils.command_line import setup_logging
-    from utils.files import write_json, write_text
     from utils.models import distributed
 
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
+    with folder_lock(args.output_dir, enabled=processes.main):
+        _evaluate(args, Path(args.output_dir), processes)
+
+
+def _evaluate(args, out: Path, processes) -> None:
+    """Evaluate the checkpoint, write the files, print the report."""
+    from hans import report
+    from hans.data import PREDICTIONS, load_hans
+    from hans.evaluation import Evaluation, format_diagnosis, open_nli_session
+    from utils.files import write_json, write_text
+    from utils.models import distributed
+
     data = load_hans(args.data_dir, cache_dir=args.cache_dir)
     if args.max_per_subcase:
         data = data.sample(args.max_per_subcase)

@@ -17,8 +17,9 @@ from hans import lexicon
 from hans.lexicon import Words, sentence
 from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
 from utils.errors import InputError, run_script
-from utils.files import write_text
+from utils.files import folder_lock, refuse_finished, write_text
 
+MOST_PAIRS = 2_000_000  # in all three files; half a minute, and a gigabyte of memory
 LABELS = ("contradiction", "entailment", "neutral")
 COUNTER_GENRE = "counter"
 _PARSES = ["sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse"]
@@ -132,7 +133,15 @@ def _tsv(rows, split: str) -> str:
 
 
 def generate(folder, *, num_train: int, num_dev: int, counter_share: float, seed: int) -> None:
-    """Write the three files. The same arguments give the same bytes; no pair occurs twice in all."""
+    """Write the three files, train.tsv last. The same arguments give the same bytes; no pair occurs twice in all.
+
+    Raises InputError where there are to be more than MOST_PAIRS.
+    """
+    if num_train + 2 * num_dev > MOST_PAIRS:
+        raise InputError(
+            f"--num_train {num_train} and two dev sets of --num_dev {num_dev} are more than {MOST_PAIRS:,} pairs, more than "
+            "the demo's words are good for; ask for fewer"
+        )
     folder, taken = Path(folder), set()
     mismatched = {
         "people": lexicon.OTHER_PEOPLE,
@@ -148,6 +157,22 @@ def generate(folder, *, num_train: int, num_dev: int, counter_share: float, seed
     for split, (n, vocabulary, counters) in plan.items():
         words = Words(random.Random(f"{seed}/{split}"), **vocabulary)
         write_text(folder / f"{split}.tsv", _tsv(make_split(n, words, counters=counters, taken=taken), split))
+
+
+def _refuse_used(folder: Path, overwrite: bool) -> None:
+    """Raise InputError where the folder holds other data under the same names, or, unless `overwrite`, a finished corpus."""
+    for split in ("dev_matched", "dev_mismatched", "train"):
+        path = folder / f"{split}.tsv"
+        if path.exists() and not _is_ours(path, split):
+            raise InputError(f"--output_dir {folder}: {path.name} was not generated here; give another folder")
+    refuse_finished(folder, "train.tsv", overwrite)
+
+
+def _is_ours(path: Path, split: str) -> bool:
+    """Whether this generator wrote the file: its first pair has the ids 0, 0 and <split>0, unlike any of MNLI."""
+    with open(path, "rb") as file:
+        header, first = file.readline(1000), file.readline(100)
+    return header.startswith(b"index\tpromptID\tpairID\t") and first.startswith(f"0\t0\t{split}0\t".encode())
 
 
 def _share(text: str) -> float:
@@ -169,14 +194,17 @@ def main(argv=None) -> None:
         help="share of training pairs that contradict the shortcut, 0 to 0.3",
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, help="other seeds give other pairs")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier corpus of this script")
     args = parse_args(parser, argv)
-    generate(
-        args.output_dir,
-        num_train=args.num_train,
-        num_dev=args.num_dev,
-        counter_share=args.counter_share,
-        seed=args.seed,
-    )
+    with folder_lock(args.output_dir):
+        _refuse_used(Path(args.output_dir), args.overwrite_output_dir)
+        generate(
+            args.output_dir,
+            num_train=args.num_train,
+            num_dev=args.num_dev,
+            counter_share=args.counter_share,
+            seed=args.seed,
+        )
     print(
         f"{args.num_train} training pairs, {round(args.counter_share * args.num_train)} of them counter-examples, and two dev sets of {args.num_dev} in {args.output_dir}"
     )

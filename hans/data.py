@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import InputError
+from utils.errors import InputError, quoted
 
 ENTAILMENT, NON_ENTAILMENT = "entailment", "non-entailment"
 LABELS = (ENTAILMENT, NON_ENTAILMENT)
@@ -83,10 +83,12 @@ def load_hans(data_dir=None, *, cache_dir=None) -> HansSet:
     for number, row in rows:
         if row["gold_label"] not in LABELS:
             raise InputError(
-                f"{path}: line {number}: unknown gold_label {row['gold_label']!r}; HANS has {' and '.join(LABELS)}"
+                f"{path}: line {number}: unknown gold_label {quoted(row['gold_label'])}; HANS has {' and '.join(LABELS)}"
             )
         if row["pairID"] in seen:
-            raise InputError(f"{path}: line {number}: pairID {row['pairID']} is also on line {seen[row['pairID']]}")
+            raise InputError(
+                f"{path}: line {number}: pairID {quoted(row['pairID'])} is also on line {seen[row['pairID']]}"
+            )
         seen[row["pairID"]] = number
         for name in _COLUMNS:
             fields[name].append(row[name])
@@ -136,7 +138,7 @@ def load_predictions(path, evaluation_set: HansSet) -> list[str]:
                 f"{path}: line {number}: {line[:60]!r} is not pairID,label with a label of {', '.join(_PREDICTED)}"
             )
         if pair_id in guesses:
-            raise InputError(f"{path}: line {number}: pairID {pair_id} was predicted before")
+            raise InputError(f"{path}: line {number}: pairID {quoted(pair_id)} was predicted before")
         guesses[pair_id] = _PREDICTED[label.strip()]
     missing = [pair_id for pair_id in evaluation_set.pair_ids if pair_id not in guesses]
     unknown = set(guesses) - set(evaluation_set.pair_ids)
@@ -144,12 +146,10 @@ def load_predictions(path, evaluation_set: HansSet) -> list[str]:
         problems = []
         if missing:
             problems.append(
-                f"no prediction for {len(missing)} of its {len(evaluation_set)} pairs ({', '.join(missing[:3])}, ...)"
+                f"no prediction for {len(missing)} of its {len(evaluation_set)} pairs ({quoted(missing[0])}, ...)"
             )
         if unknown:
-            problems.append(
-                f"{len(unknown)} predictions for pairs it does not have ({', '.join(sorted(unknown)[:3])}, ...)"
-            )
+            problems.append(f"{len(unknown)} predictions for pairs it does not have ({quoted(min(unknown))}, ...)")
         raise InputError(f"{path} and {evaluation_set.source} do not belong together: {'; '.join(problems)}")
     return [guesses[pair_id] for pair_id in evaluation_set.pair_ids]
 
@@ -181,13 +181,16 @@ def _text_rows(path: Path):
         raise InputError(
             f"{path}: no column {missing[0]!r} in its header ({', '.join(header[:12])[:200]}); is it a HANS evaluation set?"
         )
+    twice = [name for name in _COLUMNS if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}: its header names {', '.join(twice)} more than once; keep one column of each name")
     for number, line in lines:
         fields = line.split("\t")
-        if len(fields) < len(header):
+        if len(fields) != len(header):
             raise InputError(
                 f"{path}: line {number} has {len(fields)} tab-separated columns where {len(header)} are due"
             )
-        yield number, dict(zip(header, fields, strict=False))
+        yield number, dict(zip(header, fields, strict=True))
 
 
 def _json_rows(path: Path):

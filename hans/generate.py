@@ -16,7 +16,7 @@ from hans import lexicon
 from hans.lexicon import Noun, Words, sentence
 from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
 from utils.errors import InputError, run_script
-from utils.files import write_text
+from utils.files import folder_lock, refuse_finished, write_text
 
 HEADER = (
     "gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 sentence2 pairID "
@@ -319,17 +319,29 @@ def _row(number, pair, label, heuristic, subcase, template) -> dict:
     return row
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether this generator wrote the file: its parse columns are empty, those of the official sets are not."""
+    with open(path, "rb") as file:
+        header, first = file.readline(1000), file.readline(1000)
+    return header.split() == [name.encode() for name in HEADER] and first.split(b"\t")[1:5] == [b""] * 4
+
+
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__, prog="hans.generate")
     parser.add_argument("--output_dir", required=True, help="folder for the file")
     parser.add_argument("--per_subcase", type=positive_int, default=1000, help="pairs of each of the 30 subcases")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="other seeds give other pairs")
     parser.add_argument("--split", choices=("eval", "train"), default="eval", help="which of the two disjoint sets")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier set of this script")
     args = parse_args(parser, argv)
-    rows = generate(args.per_subcase, args.seed, args.split)
     path = Path(args.output_dir) / FILES[args.split]
-    lines = ["\t".join(HEADER), *("\t".join(row[name] for name in HEADER) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")
+    with folder_lock(args.output_dir):
+        if path.exists() and not _is_ours(path):
+            raise InputError(f"--output_dir {args.output_dir}: {path.name} was not generated here; give another folder")
+        refuse_finished(args.output_dir, path.name, args.overwrite_output_dir)
+        rows = generate(args.per_subcase, args.seed, args.split)
+        lines = ["\t".join(HEADER), *("\t".join(row[name] for name in HEADER) for row in rows)]
+        write_text(path, "\n".join(lines) + "\n")
     print(f"{len(rows)} pairs ({len(SUBCASES)} subcases x {args.per_subcase}) in {path}")
 
 

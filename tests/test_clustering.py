@@ -402,7 +402,7 @@ def test_second_run_is_identical_bit_for_bit(corpus, analysis, tmp_path):
 def test_keep_and_overwrite(corpus, tmp_path):
     run(corpus, tmp_path, "--num_clusters", "3", "6", "--keep", "6", "--num_seeds", "1")
     assert Clusters.load(tmp_path / "clusters.npz").k == 6
-    with pytest.raises(InputError, match="finished analysis"):
+    with pytest.raises(InputError, match="holds finished results"):
         run(corpus, tmp_path, "--num_clusters", "3")
     run(corpus, tmp_path, "--num_clusters", "4", "--num_seeds", "1", "--overwrite_output_dir", data=False)
     names = {path.name for path in tmp_path.iterdir()}

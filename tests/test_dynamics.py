@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.data.logits import error_norm, grad_norm
-from utils.errors import InputError
+from utils.errors import InputError, RunFailed
 from utils.selection.data_map import plot_data_map
 from utils.selection.dynamics import Dynamics
 from utils.training.recorder import DynamicsRecorder
@@ -123,26 +123,71 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path):
             Dynamics.load(path)
 
 
-def test_recorder_resumes_the_same_shape_and_starts_afresh_on_another(tmp_path):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(2, 6, 3)).astype(np.float16)
-    recorder = DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2)
-    recorder.record(0, np.array([4, 1]), logits[0, [4, 1]])
-    recorder = DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2)  # the run was killed and started again
-    recorder.record(1, np.arange(6), logits[1])
-    about = {"labels": np.zeros(6, dtype=np.int64), "class_names": NAMES, "mode": "train", "fingerprint": "f"}
-    recorder.finish(tmp_path / "dynamics.npz", epochs=[1, 2], **about)
-    found = Dynamics.load(tmp_path / "dynamics.npz").logits
-    np.testing.assert_array_equal(found[1], logits[1])
-    np.testing.assert_array_equal(found[0, [4, 1]], logits[0, [4, 1]])
-    assert np.isnan(found[0, [0, 2, 3, 5]]).all()
-    assert not (tmp_path / "dynamics").exists()
+ABOUT = {"labels": np.zeros(6, dtype=np.int64), "class_names": NAMES, "mode": "train", "fingerprint": "f"}
 
-    DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2).record(0, np.arange(6), logits[0])
-    DynamicsRecorder(tmp_path / "dynamics", 7, 3, 2).finish(
-        tmp_path / "fresh.npz", epochs=[1, 2], **{**about, "labels": np.zeros(7, dtype=np.int64)}
-    )
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float16)
+
+
+@pytest.fixture
+def saved(tmp_path, logits):
+    """The folder of a recorder whose run was killed after 3 steps: snapshot 0 is whole, of snapshot 1 rows 1 and 4."""
+    recorder = DynamicsRecorder(tmp_path / "dynamics", 6, 3, 2)
+    recorder.record(0, np.arange(3), logits[0, :3])
+    recorder.save(1)
+    recorder.record(0, np.arange(3, 6), logits[0, 3:])
+    recorder.record(1, np.array([4, 1]), logits[1, [4, 1]])
+    recorder.save(3)
+    recorder.record(1, np.array([0]), logits[1, [0]])  # lost by the kill
+    return tmp_path / "dynamics"
+
+
+def test_recorder_goes_on_with_what_was_saved(saved, tmp_path, logits):
+    recorder = DynamicsRecorder(saved, 6, 3, 2)
+    recorder.resume(3)
+    recorder.record(1, np.array([2]), logits[1, [2]])
+    recorder.finish(tmp_path / "dynamics.npz", epochs=[1, 2], **ABOUT)
+    found = Dynamics.load(tmp_path / "dynamics.npz").logits
+    np.testing.assert_array_equal(found[0], logits[0])
+    np.testing.assert_array_equal(found[1, [4, 1, 2]], logits[1, [4, 1, 2]])
+    assert np.isnan(found[1, [0, 3, 5]]).all()
+    assert not saved.exists()
+
+
+def test_recorder_starts_afresh_at_the_first_step(saved, tmp_path):
+    recorder = DynamicsRecorder(saved, 6, 3, 2)
+    recorder.resume(0)
+    recorder.finish(tmp_path / "fresh.npz", epochs=[1, 2], **ABOUT)
     assert np.isnan(Dynamics.load(tmp_path / "fresh.npz").logits).all()
+
+
+def flip_the_last_bit(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("name", ["snapshot_0_step_3.npy", "snapshot_1_step_3.npy", "record.json"])
+@pytest.mark.parametrize(
+    "damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-3]), flip_the_last_bit]
+)
+def test_recorder_refuses_to_go_on_with_damaged_snapshots(saved, name, damage):
+    damage(saved / name)
+    recorder = DynamicsRecorder(saved, 6, 3, 2)
+    with pytest.raises(InputError, match=r"first 3 steps are damaged.*--overwrite_output_dir"):
+        recorder.resume(3)
+
+
+@pytest.mark.parametrize(("n", "steps"), [(7, 3), (6, 4)])
+def test_recorder_refuses_what_is_of_other_data_or_of_too_few_steps(saved, n, steps):
+    with pytest.raises(InputError, match="other or earlier steps"):
+        DynamicsRecorder(saved, n, 3, 2).resume(steps)
+
+
+def test_recorder_refuses_nan_which_would_look_like_a_row_not_seen(tmp_path):
+    with pytest.raises(RunFailed, match="logits of row 5 are NaN"):
+        DynamicsRecorder(tmp_path, 6, 3, 1).record(0, np.array([2, 5]), np.array([[0, 0, 0], [0, np.nan, 0]]))
 
 
 def test_recorder_keeps_huge_logits_finite(tmp_path):

@@ -1,5 +1,6 @@
 """The embeddings file: what is written is what is read, an interrupted run goes on, anything else is one clear line."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -19,12 +20,13 @@ def values():
     return np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
 
 
-def write(folder, values, *, about=ABOUT, blocks=None, order=None):
-    """Write `blocks` (all remaining ones without), positions running through rows in `order`; returns the writer."""
-    order = np.arange(len(values)) if order is None else order
+def write(folder, values, *, about=ABOUT, blocks=None, rng=None):
+    """Write `blocks` (all remaining ones without), the rows of each in an order drawn from `rng`; returns the writer."""
     writer = EmbeddingWriter(embedding_paths(folder, "mnli", "train")[0], about, *values.shape, BLOCK)
     for block in writer.remaining_blocks() if blocks is None else blocks:
-        rows = order[writer.positions(block)]
+        rows = np.arange(len(values))[writer.positions(block)]
+        if rng:
+            rng.shuffle(rows)
         writer.write(rows, values[rows])
         writer.mark_done(block)
     return writer
@@ -36,13 +38,14 @@ def examples(n=N, fingerprint="f" * 32):
 
 
 def test_row_i_is_row_i_in_any_order_of_computing(tmp_path, values):
-    path = write(tmp_path, values, order=np.random.default_rng(1).permutation(N)).finish()
+    path = write(tmp_path, values, rng=np.random.default_rng(1)).finish()
     npy, about = embedding_paths(tmp_path, "mnli", "train")
     assert path == npy
     loaded = load_embeddings(npy)
     assert isinstance(loaded.array, np.memmap)
     np.testing.assert_array_equal(loaded.array, values)
-    assert json.loads(about.read_text()) == {**ABOUT, "n": N, "d": D, "complete": True}
+    sha256 = hashlib.sha256(npy.read_bytes()).hexdigest()
+    assert json.loads(about.read_text()) == {**ABOUT, "n": N, "d": D, "sha256": sha256, "complete": True}
     assert sorted(tmp_path.iterdir()) == [about, npy]  # nothing partial is left
 
 
@@ -55,6 +58,37 @@ def test_interrupted_run_continues_with_the_missing_blocks(tmp_path, values):
     # What was done is not computed again, so it must still be there at the end.
     write(tmp_path, np.where(np.isin(np.arange(N) // BLOCK, [0, 3])[:, None], 0, values)).finish()
     np.testing.assert_array_equal(load_embeddings(npy).array, values)
+
+
+def flip_a_bit(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_block_is_computed_again_with_a_word(tmp_path, values, caplog):
+    npy = write(tmp_path, values, blocks=[0, 1, 2, 3]).path
+    row = N - 12  # in block 2
+    flip_a_bit(npy.with_name(npy.name + ".partial"), -4 * D * (N - row))
+    flip_a_bit(npy.with_name(npy.name + ".partial.done"), 32 * 3)
+    assert write(tmp_path, values, blocks=[]).remaining_blocks() == [2, 3, 4, 5]
+    assert caplog.text.count("does not match its checksum") == 2
+    np.testing.assert_array_equal(load_embeddings(write(tmp_path, values).finish()).array, values)
+
+
+@pytest.mark.parametrize("ending", ["", ".done", ".json"])
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-9])])
+def test_damaged_partial_files_are_started_afresh(tmp_path, values, ending, damage):
+    npy = write(tmp_path, values, blocks=[0, 1]).path
+    damage(npy.with_name(f"{npy.name}.partial{ending}"))
+    assert write(tmp_path, values, blocks=[]).remaining_blocks() == list(range(6))
+    np.testing.assert_array_equal(load_embeddings(write(tmp_path, values).finish()).array, values)
+
+
+def test_embeddings_of_earlier_versions_have_no_checksum(tmp_path, values):
+    path = write(tmp_path, values).finish()
+    damage_json(lambda about: {key: about[key] for key in about if key != "sha256"})(path, path.with_suffix(".json"))
+    np.testing.assert_array_equal(load_embeddings(path).array, values)
 
 
 @pytest.mark.parametrize("changed", [{"model": "other"}, {"fingerprint": "0" * 32}, {"pooling": "mean"}])
@@ -104,6 +138,11 @@ def save(change):
     return lambda npy, about: np.save(npy, change(np.load(npy)))
 
 
+def with_one_bit_flipped(array):
+    array.view(np.uint32)[5, 2] ^= 1
+    return array
+
+
 def with_nan(array):
     array[21, 1] = np.nan
     return array
@@ -122,6 +161,7 @@ BAD = {
     "integers": (save(lambda a: a.astype(np.int64)), "holds int64"),
     "one axis": (save(np.ravel), "has shape"),
     "NaN": (save(with_nan), "row 21 holds NaN"),
+    "one bit": (save(with_one_bit_flipped), "does not match the checksum"),
 }
 
 

@@ -266,7 +266,7 @@ def test_a_missing_column_is_named(tmp_path, name, column):
     keep = [i for i, there in enumerate(columns) if there != column]
     lines = [[cells[i] for i in keep] for cells in (columns, *rows)]
     (tmp_path / "train.tsv").write_text("".join("\t".join(cells) + "\n" for cells in lines))
-    refused(tmp_path, name, rf"train\.tsv: no column '{column}' in its header \({columns[keep[0]]}")
+    refused(tmp_path, name, rf"train\.tsv: no column '{column}' in its header \('{columns[keep[0]]}")
 
 
 @pytest.mark.parametrize(
@@ -329,10 +329,18 @@ def test_a_surplus_tab_does_not_cut_a_cola_sentence(tmp_path):
         load_split(get_task("cola"), "train", data_dir=tmp_path)
 
 
-def test_a_doubled_header_column_is_refused(tmp_path):
-    (tmp_path / "train.tsv").write_text("index\tsentence1\tsentence1\tsentence2\tlabel\n0\ta\tb\tc\tentailment\n")
-    with pytest.raises(InputError, match="names the column 'sentence1' twice"):
+@pytest.mark.parametrize("twice", ["index", "sentence1", "label"])
+def test_a_doubled_header_column_is_refused(tmp_path, twice):
+    (tmp_path / "train.tsv").write_text(f"index\tsentence1\t{twice}\tsentence2\tlabel\n0\ta\tb\tc\tentailment\n")
+    with pytest.raises(InputError, match=f"names '{twice}' more than once"):
         load_split(get_task("rte"), "train", data_dir=tmp_path)
+
+
+def test_a_huge_field_is_not_echoed_whole(tmp_path):
+    (tmp_path / "train.tsv").write_text(f"index\tsentence1\tsentence2\tlabel\n0\ta\tb\t{'x' * 10**7}\n")
+    with pytest.raises(InputError, match=r"unknown label 'xxx.*rte has entailment, not_entailment") as refused:
+        load_split(get_task("rte"), "train", data_dir=tmp_path)
+    assert len(str(refused.value)) < 400
 
 
 @tiny.needs_shared

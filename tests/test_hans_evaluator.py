@@ -327,9 +327,11 @@ BAD_SETS = {
     "another kind of file": (lambda content: b"index\tsentence\n0\ta\n", "no column 'gold_label'"),
     "empty": (lambda content: b"", "no column 'gold_label'"),
     "header only": (lines_changed(lambda x: x[:1]), "holds no pairs"),
+    "surplus tab": (lines_changed(lambda x: [*x[:3], x[3] + b"\tmore", *x[4:]]), "line 4 has 12 tab-separated"),
+    "doubled column": (lines_changed(lambda x: [x[0] + b"\tsentence1", *x[1:]]), "names sentence1 more than once"),
     "short row": (lines_changed(lambda x: [*x[:3], b"entailment\tThe end .", *x[4:]]), "line 4 has 2 tab-separated"),
     "unknown label": (lambda content: content.replace(b"\nentailment", b"\nentails", 1), "unknown gold_label 'entails'"),
-    "repeated id": (lines_changed(lambda x: [*x[:-1], x[1], b""]), "line 122: pairID ex0 is also on line 2"),
+    "repeated id": (lines_changed(lambda x: [*x[:-1], x[1], b""]), "line 122: pairID 'ex0' is also on line 2"),
     "not UTF-8": (lambda content: content.replace(b"The", b"Th\xe9", 1), "not UTF-8"),
 }  # fmt: skip
 

@@ -355,7 +355,7 @@ def test_a_finished_folder_is_refused_and_kept(folder, hans, tmp_path):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     again = ["--model_name_or_path", folder / "trained", "--data_dir", folder / "challenge", "--output_dir", out]
     again = [str(word) for word in (*again, "--max_seq_length", "32", "--cache_dir", folder / "cache")]
-    with pytest.raises(InputError, match=r"holds finished HANS results.*--overwrite_output_dir"):
+    with pytest.raises(InputError, match=r"holds finished results.*--overwrite_output_dir"):
         script.main(again)
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     script.main([*again, "--overwrite_output_dir", "--collapse", "sum"])

@@ -150,6 +150,7 @@ def ended(body: str) -> subprocess.CompletedProcess:
         ("raise OSError(errno.ELOOP, 'loop', '/x')", 2, "/x: Too many levels of symbolic links"),
         ("raise OSError('1000 requested and 40 written')", 1, "No space left on device"),  # numpy on a full disk
         ("raise MemoryError", 1, "out of memory"),
+        ("open('/dev/null', 'w', encoding='utf-8').write('/x/\\udcff')", 2, "'/x/\\udcff': this name is not UTF-8"),
         ("raise InputError('x' * 10_000_000)", 2, "xxx ..."),
     ],
 )

@@ -54,6 +54,14 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **kwargs)
 
+    def parse_args(self, args=None, namespace=None):
+        """The arguments. An empty value, as of a shell variable that is not set, is an error: never the current folder."""
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            if value != self.get_default(name) and "" in (value if isinstance(value, list) else [value]):
+                self.error(f"--{name} is empty; is a variable of the shell not set?")
+        return parsed
+
     def error(self, message):
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
 

@@ -34,6 +34,12 @@ class RunFailed(RuntimeError):
     """The run cannot go on (non-finite loss, out of memory at the smallest size). The message says where and why."""
 
 
+def quoted(found, most: int = 80) -> str:
+    """What was found in a file, as a message shows it: cut where it is long."""
+    text = repr(found[: most + 1]) if isinstance(found, str) else repr(found)
+    return text if len(text) <= most + 2 else f"{text[:most]}...{text[0]}"
+
+
 def run_script(main) -> None:
     """Call `main()`; turn every foreseen failure into one line on stderr and its exit status.
 
@@ -69,6 +75,9 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
             "stopped by Ctrl-C; finished files and checkpoints are kept. Run the same command again to continue",
             EXIT_CTRL_C,
         )
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        found = error.object[max(0, error.start - 30) : error.end + 10]
+        return f"error: {quoted(found)}: this name is not UTF-8; rename the file or folder", EXIT_BAD_INPUT
     if isinstance(error, MemoryError):
         return "failed: out of memory; use a smaller model, fewer examples or a larger machine", EXIT_FAILED
     number = _errno(error)

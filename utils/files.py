@@ -58,6 +58,15 @@ def _locked_file(folder: Path) -> Iterator[Path]:
                 return
 
 
+def refuse_finished(folder, finished: str, overwrite: bool) -> None:
+    """Raise InputError where the folder holds `finished`, the file that a script writes last, unless `overwrite`."""
+    if (Path(folder) / finished).exists() and not overwrite:
+        raise InputError(
+            f"--output_dir {folder} holds finished results ({finished} exists); give another folder, or "
+            "--overwrite_output_dir to replace them"
+        )
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
@@ -132,6 +141,7 @@ def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
         if isinstance(loaded, np.ndarray):
             raise ValueError("it is one bare array, a .npy file")
         with loaded as archive:
+            _check_sizes(archive)
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -145,6 +155,21 @@ def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
     if missing:
         raise InputError(f"{path}: holds {sorted(arrays)} but not {missing}; is it another kind of file?")
     return arrays
+
+
+def _check_sizes(archive) -> None:
+    """Raise ValueError where the header of an array claims more bytes than the archive holds for it: numpy would set aside
+    the memory before it reads."""
+    import math
+
+    from numpy.lib import format as npy
+
+    for member in archive.zip.infolist():
+        with archive.zip.open(member) as file:
+            version = npy.read_magic(file)
+            shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} claims {math.prod(shape)} entries, more than the file holds")
 
 
 def file_sha256(path) -> str:

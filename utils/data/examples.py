@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.tasks import TASKS, Task
-from utils.errors import InputError
+from utils.errors import InputError, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -127,11 +127,14 @@ def _find_columns(path: Path, task: Task, first_line: str, *, is_test: bool) -> 
     for column in [*text_columns] if is_test else [*text_columns, task.label_column]:
         if column not in header:
             raise InputError(
-                f"{path}: no column {column!r} in its header ({', '.join(header[:20])}); is it the file of another "
-                f"task than {task.name}{_resembling(header, task)}?"
+                f"{path}: no column {column!r} in its header ({quoted(', '.join(header[:20]), 300)}); is it the file of "
+                f"another task than {task.name}{_resembling(header, task)}?"
             )
-        if header.count(column) > 1:
-            raise InputError(f"{path}: its header names the column {column!r} twice; keep one of the two")
+    twice = sorted({name for name in header if header.count(name) > 1}) if len(set(header)) < len(header) else []
+    if twice:
+        raise InputError(
+            f"{path}: its header names {quoted(', '.join(twice))} more than once; keep one column of each name"
+        )
 
     def position(name: str | None) -> int | None:
         return header.index(name) if name in header else None
@@ -182,7 +185,9 @@ def _parse_labels(path: Path, task: Task, label_texts: list[str], numbers: list[
             except ValueError:
                 values[i] = np.nan
             if not np.isfinite(values[i]):
-                raise InputError(f"{path}: line {number}: {text!r} is not a number where {task.name} has its score")
+                raise InputError(
+                    f"{path}: line {number}: {quoted(text)} is not a number where {task.name} has its score"
+                )
         return values
     known = task.label_texts
     values = np.empty(len(label_texts), dtype=np.int64)
@@ -190,7 +195,7 @@ def _parse_labels(path: Path, task: Task, label_texts: list[str], numbers: list[
         label = known.get(text)
         if label is None:
             raise InputError(
-                f"{path}: line {number}: unknown label {text!r}; {task.name} has {', '.join(task.server_labels)}"
+                f"{path}: line {number}: unknown label {quoted(text)}; {task.name} has {', '.join(task.server_labels)}"
             )
         values[i] = label
     return values

@@ -4,7 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from utils.data.hub import from_pretrained
+from utils.data.hub import find_file, from_pretrained
+from utils.errors import InputError
 from utils.files import read_json, write_json
 
 
@@ -14,10 +15,13 @@ def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main"):
     transformers 5 turns the user-defined pieces of a SentencePiece vocabulary (ALBERT's `( ) " - . – £ €`) into added
     tokens: text is cut at them and the piece after gets a word start it never had in pretraining ("bill-paying" ends
     in `▁paying` instead of `pay ing`). They are ordinary pieces of the vocabulary, so here they are no added tokens.
+    Raises InputError where there are no tokenizer files.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = from_pretrained(AutoTokenizer, source, cache_dir=cache_dir, revision=revision)
+    hub = {"cache_dir": cache_dir, "revision": revision}
+    tokenizer = from_pretrained(AutoTokenizer, source, **hub)
+    _require_files(tokenizer, source, hub)
     if not tokenizer.is_fast:
         return tokenizer
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -30,6 +34,16 @@ def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main"):
         return tokenizer
     backend["added_tokens"] = [token for token in backend["added_tokens"] if token not in cutting]
     return _plain_tokenizer(tokenizer, json.dumps(backend))
+
+
+def _require_files(tokenizer, source: str, hub: dict) -> None:
+    """Raise InputError where transformers made a tokenizer without a vocabulary, which turns every word into [UNK]."""
+    files = dict(tokenizer.vocab_files_names)
+    whole = files.pop("tokenizer_file", "tokenizer.json")
+    if find_file(source, whole, **hub) or all(find_file(source, name, **hub) for name in files.values()):
+        return
+    needed = f"{whole} or {', '.join(files.values())}" if files else whole
+    raise InputError(f"{source}: holds no tokenizer ({needed}); copy it there, or give --tokenizer_name")
 
 
 def _plain_tokenizer(like, backend: str):
@@ -54,6 +68,9 @@ def save_tokenizer(tokenizer, folder, *, segments: bool) -> None:
     segments: ALBERT's own tokenizer class no longer returns them unasked."""
     if segments and tokenizer.is_fast and "token_type_ids" not in tokenizer.model_input_names:
         tokenizer = _plain_tokenizer(tokenizer, tokenizer.backend_tokenizer.to_str())
+    if tokenizer.is_fast:  # encoding leaves its length there; a run that found its tokens in the cache encodes nothing
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
     config_path = Path(folder) / "tokenizer_config.json"
     config = read_json(config_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from utils.data.hub import from_pretrained
+from utils.data.hub import find_file, from_config, from_pretrained
 from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
 from utils.errors import InputError
 from utils.flags import ModelSettings
@@ -65,8 +65,8 @@ def load_classifier(
 
     `labels` () means regression. A checkpoint's named classes are matched by name. Unnamed ones (LABEL_0, ...) take
     --label_order; without it the result has `named=False` and its outputs are taken in the order of `labels` until
-    `name_outputs` says otherwise. `need_head` refuses checkpoints without a trained classifier. float32 throughout;
-    new layers are initialised from `seed`. Raises InputError for anything that does not load or does not fit.
+    `name_outputs` says otherwise. `need_head` refuses checkpoints that lack any part of a trained classifier. float32
+    throughout; new layers are initialised from `seed`. Raises InputError for anything that does not load or fit.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -92,20 +92,23 @@ def load_classifier(
             output_loading_info=True,
             **hub,
         )
-        fresh = _head_is_fresh(model, info, source)
+        _say_how_read(source, hub)
+        new = _new_parts(model, info, source)
     else:
-        model, fresh = AutoModelForSequenceClassification.from_config(config), True
+        model = from_config(AutoModelForSequenceClassification, config, source)
+        new = [name for name, _ in model.named_parameters()]
     tokenizer = load_tokenizer(settings.tokenizer_name or source, **hub)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens but the model only {model.get_input_embeddings().num_embeddings} "
             "embeddings; --tokenizer_name and --model_name_or_path / --config_name do not belong together"
         )
-    if fresh and need_head:
+    if new and need_head:
         raise InputError(
-            f"{source} holds no classifier for {max(len(labels), 1)} classes: its answers "
-            "would be random. Fine-tune it first (--do_train), or give a fine-tuned checkpoint"
+            f"{source} holds no classifier for {max(len(labels), 1)} classes ({_some(new)}: not there or of another shape): "
+            "its answers would be random. Fine-tune it first (--do_train), or give a fine-tuned checkpoint"
         )
+    fresh = f"{_final_linear_name(model)}.weight" in new
     classifier = Classifier(model, tokenizer, labels)
     if not labels:
         _set_names(model.config, ["score"])
@@ -141,22 +144,58 @@ def save_classifier(classifier: Classifier, folder) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _head_is_fresh(model, info, source) -> bool:
-    names = {id(module): name for name, module in model.named_modules()}
-    weight = f"{names[id(final_linear(model))]}.weight"
+def _new_parts(model, info, source) -> list[str]:
+    """Names of the parameters that start with random values, because the checkpoint does not hold them.
+
+    Raises InputError where an encoder parameter is among them, where the encoder has fewer parameters than the checkpoint
+    holds, or where one is not finite.
+    """
+    weight, bias = (f"{_final_linear_name(model)}.{part}" for part in ("weight", "bias"))
     mismatched = {str(item[0] if isinstance(item, tuple) else item) for item in info.get("mismatched_keys", ())}
     missing = set(info.get("missing_keys", ()))
-    if weight in mismatched:
+    if mismatched - {weight, bias} or mismatched == {bias}:
+        raise InputError(f"{source}: weights do not fit its config ({_some(mismatched)})")
+    if mismatched:
         logger.warning("%s: its classifier has another number of classes; a new one is initialised", source)
-    if mismatched - {weight, weight.replace("weight", "bias")}:
-        raise InputError(f"{source}: weights do not fit its config ({', '.join(sorted(mismatched)[:3])})")
-    encoder = [key for key in missing if key.startswith(model.base_model_prefix) and ".pooler." not in key]
+    encoder = [key for key in missing if _of_encoder(key, model)]
     if encoder:
         raise InputError(
-            f"{source}: {len(encoder)} encoder weights are missing ({', '.join(sorted(encoder)[:2])}, ...); the file "
-            "is damaged or belongs to another architecture"
+            f"{source}: {len(encoder)} encoder weights are missing ({_some(encoder)}); the file is damaged or belongs to "
+            "another architecture"
         )
-    return weight in missing or weight in mismatched
+    unused = [key for key in info.get("unexpected_keys", ()) if _of_encoder(key, model)]
+    if unused:
+        raise InputError(
+            f"{source}: its config describes a smaller model than its weights are of ({_some(unused)} have no place in it); "
+            "config.json and the weights do not belong together"
+        )
+    if missing:
+        logger.warning("%s does not hold %s: they start with random values", source, ", ".join(sorted(missing)))
+    broken = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+    if broken:
+        raise InputError(f"{source}: NaN or infinity among its weights ({_some(broken)}); the checkpoint is damaged")
+    return sorted(missing | mismatched)
+
+
+def _of_encoder(key: str, model) -> bool:
+    # Some families save a pooler or position numbers that the classifier does not use.
+    outside = ".pooler." in key or key.endswith("position_ids")
+    return key.startswith(f"{model.base_model_prefix}.") and not outside
+
+
+def _say_how_read(source: str, hub: dict) -> None:
+    if find_file(source, "pytorch_model.bin", **hub) and not find_file(source, "model.safetensors", **hub):
+        logger.info("%s: pytorch_model.bin is a pickle; torch's restricted unpickler took nothing but tensors", source)
+
+
+def _final_linear_name(model) -> str:
+    names = {id(module): name for name, module in model.named_modules()}
+    return names[id(final_linear(model))]
+
+
+def _some(names) -> str:
+    """The first three names."""
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _set_names(config, names) -> None:

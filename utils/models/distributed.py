@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from utils.errors import InputError, quoted
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -67,16 +69,40 @@ class Processes:
 
 
 def start(*, use_cpu: bool = False) -> Processes:
-    """Join the process group that the launcher describes, or stand alone. One GPU per process."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+    """Join the process group that the launcher describes, or stand alone. One GPU per process.
+
+    Raises InputError where the launcher's environment variables describe no group.
+    """
+    size = _from_environment("WORLD_SIZE", 1, least=1)
+    rank, local_rank = _from_environment("RANK", 0), _from_environment("LOCAL_RANK", 0)
+    if rank >= size:
+        raise InputError(f"RANK={rank} with WORLD_SIZE={size}: ranks go from 0 to {size - 1}; {_LAUNCH}")
     cuda = torch.cuda.is_available() and not use_cpu
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"LOCAL_RANK={local_rank}, but this machine has {torch.cuda.device_count()} GPUs; start one process per GPU"
+            )
         torch.cuda.set_device(device)
     if size > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(hours=2))
+        try:
+            torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(hours=2))
+        except ValueError as error:
+            raise InputError(
+                f"WORLD_SIZE={size}, but there is no group of processes to join ({error}); {_LAUNCH}"
+            ) from None
     return Processes(rank, size, device)
+
+
+_LAUNCH = "start several processes with torchrun or accelerate launch, which set such variables; otherwise unset them"
+
+
+def _from_environment(name: str, default: int, *, least: int = 0) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise InputError(f"the environment variable {name} is {quoted(text)}, not a number from {least} up; {_LAUNCH}")
+    return int(text)
 
 
 def stop() -> None:

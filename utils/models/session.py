@@ -8,6 +8,7 @@ import numpy as np
 
 from utils.data.examples import Examples
 from utils.data.tokens import Encoded, encode
+from utils.errors import RunFailed
 from utils.flags import InferenceSettings
 from utils.models.classifier import Classifier, load_classifier
 from utils.models.distributed import Processes
@@ -66,9 +67,16 @@ class Session:
         )
 
     def predict(self, data: Encoded, rows: np.ndarray | None = None, *, description: str = "predicting") -> np.ndarray:
-        """Logits float32 (n, C) by label for all rows (or those given), in file order."""
+        """Logits float32 (n, C) by label for all rows (or those given), in file order. Raises RunFailed at NaN."""
         rows = np.arange(len(data)) if rows is None else rows
-        return np.concatenate([outputs.logits for outputs in self.infer(data, rows, description=description)])
+        logits = np.concatenate([outputs.logits for outputs in self.infer(data, rows, description=description)])
+        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(bad):
+            raise RunFailed(
+                f"{description}: the logits of {len(bad)} of {len(rows)} examples are NaN or infinite, the first is row "
+                f"{rows[bad[0]]}; the checkpoint is damaged or overflows in half precision: try without --fp16"
+            )
+        return logits
 
 
 def open_session(

@@ -210,6 +210,7 @@ def _projection(figure, clusters: Clusters, prepared: Prepared, facts, seed: int
     chosen = sample_rows(len(clusters), POINTS, seed)
     rows = prepared.rows(chosen).astype(np.float64)
     rows -= rows.mean(axis=0)
+    rows = np.pad(rows, ((0, 0), (0, max(0, 2 - rows.shape[1]))))  # with --pca 1 the map is a line
     values, vectors = np.linalg.eigh(rows.T @ rows)
     axes = vectors[:, ::-1][:, :2]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])

@@ -29,6 +29,11 @@ class Clusters:
     about: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        kinds = {name: np.asarray(getattr(self, name)).dtype for name in ("labels", "centers", "distances")}
+        if kinds["labels"].kind not in "iu" or kinds["centers"].kind != "f" or kinds["distances"].kind != "f":
+            raise InputError(f"clusters: the arrays are of other kinds than numbers of clusters and distances: {kinds}")
+        if np.asarray(self.labels).size and np.max(self.labels) > np.iinfo(np.int32).max:
+            raise InputError(f"clusters: {np.max(self.labels)} is no number of a cluster")
         for name, dtype in (("labels", np.int32), ("centers", np.float32), ("distances", np.float32)):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         if self.labels.shape != (self.n_total,) or self.distances.shape != (self.n_total,):

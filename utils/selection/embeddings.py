@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, RunFailed
-from utils.files import read_json, reserve_space, write_json
+from utils.files import file_sha256, read_json, reserve_space, write_json
 
 logger = logging.getLogger(__name__)
 
 # What the json must hold; `complete` is written last of all.
 ABOUT_FIELDS = ("model", "task", "split", "n", "d", "fingerprint", "pooling", "layer", "complete")
+_HASH_BYTES = hashlib.sha256().digest_size  # of a finished block, in <npy_path>.partial.done; zeros: not finished
 BLOCK_BYTES = 64 << 20  # rows are read and checked in blocks of about this size
 
 
@@ -39,10 +40,10 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
 class EmbeddingWriter:
     """Fills `npy_path` block by block, in place and resumable: memory does not grow with n.
 
-    A block is `block_rows` consecutive positions of whatever fixed order the caller computes in (rows sorted by length,
-    say); `write` takes row numbers, so rows end in file order all the same. Until `finish`, everything lies under
-    `<npy_path>.partial`, with one done-byte per block and the identity `about` (model, task, split, fingerprint,
-    pooling, layer); a partial file of another identity or shape is started afresh.
+    A block is `block_rows` consecutive rows. Until `finish`, everything lies under `<npy_path>.partial`, with the hash of
+    each finished block in `.partial.done` and the identity `about` (model, task, split, fingerprint, pooling, layer) in
+    `.partial.json`. A partial file of another identity or shape, or a damaged one, is started afresh; of a whole one,
+    blocks that do not match their hash are computed again.
     """
 
     def __init__(self, npy_path, about: dict, n: int, d: int, block_rows: int):
@@ -52,32 +53,50 @@ class EmbeddingWriter:
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._done_path = self.path.with_name(self.path.name + ".partial.done")
         self._identity_path = self.path.with_name(self.path.name + ".partial.json")
-        num_blocks = -(-n // self.block_rows)
+        self._num_blocks = -(-n // self.block_rows)
         if not self._resumable():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The identity is removed first and written last: a kill in between leaves nothing that looks resumable.
             self._identity_path.unlink(missing_ok=True)
             np.lib.format.open_memmap(self._partial, mode="w+", dtype=np.float32, shape=(n, d)).flush()
             reserve_space(self._partial)
-            self._done_path.write_bytes(bytes(num_blocks))
+            self._done_path.write_bytes(bytes(self._num_blocks * _HASH_BYTES))
             write_json(self._identity_path, self._identity())
         self._values = np.lib.format.open_memmap(self._partial, mode="r+")
-        self._done = np.memmap(self._done_path, dtype=np.uint8, mode="r+", shape=(num_blocks,))
+        self._done = np.memmap(self._done_path, dtype=np.uint8, mode="r+", shape=(self._num_blocks, _HASH_BYTES))
+        for block in set(range(self._num_blocks)) - set(self.remaining_blocks()):
+            if self._done[block].tobytes() != self._hash(block):
+                logger.warning("%s: block %d does not match its checksum; it is computed again", self._partial, block)
+                self._done[block] = 0
 
     def _identity(self) -> dict:
         return json.loads(json.dumps({**self.about, "block_rows": self.block_rows}))
 
     def _resumable(self) -> bool:
-        if not all(path.exists() for path in (self._identity_path, self._partial, self._done_path)):
+        """Whether the partial files are whole and of this identity; says so where they are damaged."""
+        if not self._identity_path.exists():
             return False
-        return read_json(self._identity_path) == self._identity()
+        try:
+            if read_json(self._identity_path) != self._identity():
+                return False
+            values = np.load(self._partial, mmap_mode="r", allow_pickle=False)
+            whole = values.shape == (self.about["n"], self.about["d"]) and values.dtype == np.float32
+            whole = whole and self._done_path.stat().st_size == self._num_blocks * _HASH_BYTES
+        except (InputError, OSError, ValueError, EOFError):
+            whole = False
+        if not whole:
+            logger.warning("%s is damaged: starting again", self._partial)
+        return whole
+
+    def _hash(self, block: int) -> bytes:
+        return hashlib.sha256(self._values[self.positions(block)].tobytes()).digest()
 
     def remaining_blocks(self) -> list[int]:
-        """Numbers of the blocks not marked done; block b is positions b * block_rows to (b + 1) * block_rows."""
-        return np.flatnonzero(self._done == 0).tolist()
+        """Numbers of the blocks not marked done; block b is rows b * block_rows to (b + 1) * block_rows."""
+        return np.flatnonzero(~self._done.any(axis=1)).tolist()
 
     def positions(self, block: int) -> slice:
-        """The positions, in the caller's order, that block stands for."""
+        """The rows that block stands for."""
         return slice(block * self.block_rows, min(self.about["n"], (block + 1) * self.block_rows))
 
     def write(self, rows, values) -> None:
@@ -94,7 +113,7 @@ class EmbeddingWriter:
     def mark_done(self, block: int) -> None:
         """Count a block as finished; its values reach the disk before its mark does."""
         self._values.flush()
-        self._done[block] = 1
+        self._done[block] = np.frombuffer(self._hash(block), dtype=np.uint8)
         self._done.flush()
 
     def finish(self) -> Path:
@@ -104,10 +123,11 @@ class EmbeddingWriter:
                 f"{self._partial}: {len(remaining)} blocks are not written yet, the first is {remaining[0]}"
             )
         self._values.flush()
+        sha256 = file_sha256(self._partial)  # about a second per gigabyte
         json_path = self.path.with_suffix(".json")
         json_path.unlink(missing_ok=True)  # of an earlier file: it must never describe this one
         os.replace(self._partial, self.path)
-        write_json(json_path, {**self.about, "complete": True})
+        write_json(json_path, {**self.about, "sha256": sha256, "complete": True})
         self._done_path.unlink()
         self._identity_path.unlink()
         return self.path
@@ -151,8 +171,10 @@ class Embeddings:
 def load_embeddings(path, *, trusted_for=None) -> Embeddings:
     """Map the embeddings at `path`, an `.npy` file or a folder that holds exactly one embeddings file.
 
-    trusted_for: Examples; an `.npy` file without a json is then taken to hold their embeddings, in their order. Every value is looked at once, in blocks (about a second per gigabyte). Raises InputError where the file or its
-    json is missing, unfinished, of another kind, or holds NaN or infinity.
+    trusted_for: Examples; an `.npy` file without a json is then taken to hold their embeddings, in their order. Every value
+    is looked at once, in blocks, and the file is checked by the hash in its json, where there is one (about two seconds per
+    gigabyte in all). Raises InputError where the file or its json is missing, unfinished, damaged, of another kind, or
+    holds NaN or infinity.
     """
     path = _find(Path(path))
     bare = trusted_for is not None and not path.with_suffix(".json").exists()
@@ -177,6 +199,7 @@ def load_embeddings(path, *, trusted_for=None) -> Embeddings:
         if not finite.all():
             row = block.start + int(np.flatnonzero(~finite.all(axis=1))[0])
             raise InputError(f"{path}: row {row} holds NaN or infinity; run get_embeddings.py again, without --fp16")
+    check_sha256(path, about)
     return Embeddings(array, about, path)
 
 
@@ -192,6 +215,15 @@ def _trust(path: Path, array, examples) -> dict:
         "model": "unknown", "task": examples.task.name, "split": examples.split, "n": len(examples),
         "d": array.shape[1], "fingerprint": examples.fingerprint, "pooling": "unknown", "layer": None, "complete": True,
     }  # fmt: skip
+
+
+def check_sha256(path: Path, about: dict) -> None:
+    """Raise InputError where the file is not what its json says. Files of earlier versions have no hash there."""
+    if "sha256" in about and file_sha256(path) != about["sha256"]:
+        raise InputError(
+            f"{path}: does not match the checksum in its json: it was damaged or changed; run get_embeddings.py again, with "
+            "--overwrite_output_dir"
+        )
 
 
 def _find(path: Path) -> Path:

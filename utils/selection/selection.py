@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, quoted
 from utils.files import read_npz, write_npz
 
 
@@ -36,6 +36,10 @@ class Selection:
         kind = np.asarray(self.indices).dtype
         if len(self.indices) and kind.kind not in "iu":  # a mask would pass as rows 0 and 1
             raise InputError(f"selection: indices are {kind}, not row numbers (of a mask: np.flatnonzero)")
+        for name in ("weights", "scores"):
+            values = getattr(self, name)
+            if values is not None and np.asarray(values).dtype.kind not in "fiu":
+                raise InputError(f"selection: {name} are {np.asarray(values).dtype}, not numbers")
         object.__setattr__(self, "indices", np.ascontiguousarray(self.indices, dtype=np.int64))
         object.__setattr__(self, "weights", np.ascontiguousarray(self.weights, dtype=np.float32))
         if self.scores is not None:
@@ -84,6 +88,11 @@ class Selection:
         arrays = read_npz(path, required=("indices", "weights", "about"))
         try:
             about = json.loads(arrays["about"].tobytes())
+            for name, kind in (("n_total", int), ("fingerprint", str), ("ordered", bool), ("provenance", dict)):
+                if type(about[name]) is not kind:
+                    raise InputError(
+                        f"not a Selection: {name} is {quoted(about[name])}, not of the kind {kind.__name__}"
+                    )
             return cls(
                 arrays["indices"], arrays["weights"], about["n_total"], about["fingerprint"], about["ordered"],
                 arrays.get("scores"), about["provenance"],

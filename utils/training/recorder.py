@@ -7,51 +7,106 @@ import numpy as np
 
 from utils.data.examples import Examples
 from utils.data.tokens import Encoded
-from utils.files import atomic_path, reserve_space
+from utils.errors import InputError, RunFailed
+from utils.files import atomic_path, file_sha256, read_json, reserve_space, write_json
 from utils.flags import DynamicsSettings
 from utils.models.session import Session
 from utils.selection.dynamics import Dynamics
 from utils.training.loop import Hooks
 
 DYNAMICS_FILE = "dynamics.npz"
+RECORD_FILE = "record.json"  # in the recorder's folder: which files hold what, and their hashes
+FEW_SNAPSHOTS = 16  # so many are taken whatever the number of steps
 FLOAT16_MAX = 65_504.0
 
 
 class DynamicsRecorder:
-    """Collects logits while a model trains, in `folder`/logits.npy: float16 (num_snapshots, n, num_classes),
-    memory-mapped (2.4 MB a snapshot for MNLI), so a killed run loses nothing it recorded.
-
-    A file of the same shape that is already there is continued; one of another shape is started afresh.
+    """Collects logits while a model trains: float16 (n, num_classes) for each of num_snapshots, NaN where a row was not
+    seen. `save` keeps everything in `folder` (2.4 MB a snapshot for MNLI), with a hash of each file; `resume` reads it back.
     """
 
     def __init__(self, folder, n: int, num_classes: int, num_snapshots: int):
         self.folder = Path(folder)
-        path, shape = self.folder / "logits.npy", (num_snapshots, n, num_classes)
-        if _shape_of(path) != shape:
-            with atomic_path(path) as temporary:
-                fresh = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-                reserve_space(temporary)
-                fresh[:] = np.nan
-                fresh.flush()
-        self._logits = np.lib.format.open_memmap(path, mode="r+")
+        self.shape = (num_snapshots, n, num_classes)
+        self._open: dict[int, np.ndarray] = {}  # changed since the last `save`
+        self._files: dict[str, list[str]] = {}  # snapshot -> name and hash of its file
+
+    def resume(self, steps_done: int) -> None:
+        """Go on after so many steps with what was saved then or later.
+
+        Raises InputError where that is lost or damaged: the steps before are not trained again, so their logits are gone.
+        """
+        if not steps_done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif problem := self._damage(steps_done):
+            raise InputError(
+                f"{self.folder}: the training dynamics of the first {steps_done} steps are damaged ({problem}) and cannot be "
+                "recorded again; start the run afresh with --overwrite_output_dir"
+            )
+
+    def _damage(self, steps_done: int) -> str | None:
+        try:
+            record = read_json(self.folder / RECORD_FILE)
+            if record["shape"] != list(self.shape) or record["steps_done"] < steps_done:
+                return f"{RECORD_FILE} is of other or earlier steps"
+            for name, expected in record["files"].values():
+                if file_sha256(self.folder / name) != expected:
+                    return f"{name} does not match its checksum"
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return str(error)
+        self._files = record["files"]
+        return None
 
     def record(self, snapshot: int, example_index, logits) -> None:
-        """Keep logits (b, C) of those rows of the full split; a row recorded twice keeps the later ones."""
-        self._logits[snapshot, example_index] = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX)
+        """Keep logits (b, C) of those rows of the full split; a row recorded twice keeps the later ones.
+
+        Raises RunFailed at NaN, which would count as a row that was not seen.
+        """
+        bad = np.flatnonzero(np.isnan(logits).any(axis=1))
+        if len(bad):
+            raise RunFailed(
+                f"training dynamics: the logits of row {np.asarray(example_index)[bad[0]]} are NaN: the training has "
+                "diverged, or overflows in half precision"
+            )
+        if snapshot not in self._open:
+            self._open[snapshot] = self._values(snapshot)
+        self._open[snapshot][example_index] = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX)
+
+    def _values(self, snapshot: int) -> np.ndarray:
+        if snapshot in self._open:
+            return self._open[snapshot]
+        if str(snapshot) in self._files:
+            return np.load(self.folder / self._files[str(snapshot)][0], allow_pickle=False)
+        return np.full(self.shape[1:], np.nan, dtype=np.float16)
+
+    def save(self, steps_done: int) -> None:
+        """Write what was recorded up to this step. A crash in between leaves what was saved before."""
+        for snapshot, values in self._open.items():
+            path = self.folder / f"snapshot_{snapshot}_step_{steps_done}.npy"
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, values, allow_pickle=False)
+            self._files[str(snapshot)] = [path.name, file_sha256(path)]
+        write_json(
+            self.folder / RECORD_FILE,
+            {"steps_done": steps_done, "shape": list(self.shape), "files": self._files},
+        )
+        self._open.clear()
+        kept = {name for name, _ in self._files.values()}
+        for path in self.folder.glob("snapshot_*.npy"):
+            if path.name not in kept:
+                path.unlink()
 
     def finish(self, path, *, labels, epochs, class_names, mode: str, fingerprint: str) -> None:
         """Write everything recorded to `path` as a `Dynamics` file and remove the folder."""
-        Dynamics(self._logits, np.asarray(labels), class_names, epochs, mode, fingerprint).save(path)
-        del self._logits
+        self.folder.mkdir(parents=True, exist_ok=True)
+        together = self.folder / "logits.npy"
+        logits = np.lib.format.open_memmap(together, mode="w+", dtype=np.float16, shape=self.shape)
+        reserve_space(together)
+        for snapshot in range(len(logits)):
+            logits[snapshot] = self._values(snapshot)
+        Dynamics(logits, np.asarray(labels), class_names, epochs, mode, fingerprint).save(path)
+        del logits
         shutil.rmtree(self.folder)
-
-
-def _shape_of(path):
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return array.shape if array.dtype == np.float16 else None
 
 
 class DynamicsHooks:
@@ -77,6 +132,7 @@ class DynamicsHooks:
         self._kept: list[tuple[int, np.ndarray, np.ndarray]] = []
         self.own_passes = settings.dynamics_eval_mode or settings.dynamics_per_epoch > 1
         self.steps = self._snapshot_steps()
+        self._steps_done: int | None = None  # None before the first step of this process
         if session.processes.main:
             classes = max(len(examples.label_names), 1)
             self.recorder = DynamicsRecorder(folder / "dynamics", len(data), classes, len(self.steps))
@@ -88,6 +144,11 @@ class DynamicsHooks:
             count = max(1, round(batches.num_steps / batches.steps_per_epoch * per_epoch))
         else:
             count = -(-batches.num_steps // batches.steps_per_epoch)
+        if count > max(batches.num_steps, FEW_SNAPSHOTS):
+            raise InputError(
+                f"--dynamics_per_epoch {per_epoch}: an epoch has {batches.steps_per_epoch} steps; ask for at most as many "
+                "snapshots"
+            )
         ends = [round((i + 1) * batches.steps_per_epoch / per_epoch) for i in range(count)]
         return [min(max(step, 1), batches.num_steps) for step in ends]
 
@@ -96,9 +157,27 @@ class DynamicsHooks:
             hooks.on_step.append(self._take_snapshot)
         else:
             hooks.on_batch.append(self._keep_training_logits)
-            hooks.on_save.append(self._hand_over)
+        hooks.on_step.append(self._count)
+        hooks.on_save.append(self._save)
+
+    def _count(self, done: int) -> None:
+        self._begin(done - 1)
+        self._steps_done = done
+
+    def _begin(self, steps_done: int) -> None:
+        """Before the first step of this process: take up what was recorded in the steps before it."""
+        if self._steps_done is None and self.session.processes.main:
+            self.recorder.resume(steps_done)
+        if self._steps_done is None:
+            self._steps_done = steps_done
+
+    def _save(self) -> None:
+        self._hand_over()
+        if self.session.processes.main:
+            self.recorder.save(self._steps_done)
 
     def _keep_training_logits(self, step, rows, logits, losses) -> None:
+        self._begin(step)
         snapshot, logits = self.batches.epoch(step), logits.float().cpu().numpy()
         if self.session.processes.size == 1:
             self.recorder.record(snapshot, rows, logits)
@@ -106,6 +185,7 @@ class DynamicsHooks:
             self._kept.append((snapshot, rows, logits))
 
     def _take_snapshot(self, done: int) -> None:
+        self._begin(done - 1)
         for snapshot in (i for i, step in enumerate(self.steps) if step == done):
             dropout = not self.settings.dynamics_eval_mode
             for outputs in self.session.infer(self.data, self.rows, dropout=dropout, description="training dynamics"):
@@ -121,6 +201,7 @@ class DynamicsHooks:
 
     def finish(self) -> None:
         """Write dynamics.npz."""
+        self._begin(self.steps[-1])  # where no step was left to train
         self._hand_over()
         if self.session.processes.main:
             self.recorder.finish(
