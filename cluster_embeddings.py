@@ -82,12 +82,7 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
     from utils.selection.embeddings import load_embeddings
     from utils.selection.kmeans import prepare
 
-<<<<<<< HEAD
-    setup_logging()
     embeddings = load_embeddings(args.embedding_path, trusted_for=_trusted_for(args))
-=======
-    embeddings = load_embeddings(args.embedding_path)
->>>>>>> faults
     examples = _examples(args, embeddings)
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]

@@ -80,10 +80,11 @@ def _refuse_used(folder, overwrite: bool) -> None:
 def _print_list() -> None:
     from utils.selection.strategies import NEEDS, STRATEGIES
 
+    width = max(map(len, STRATEGIES)) + 2
     for strategy in STRATEGIES.values():
         needs = "; ".join(NEEDS[need].short for need in strategy.needs)
         needs = f" Needs {needs}." if needs else ""
-        print(f"{strategy.name:<18}{strategy.description} [{strategy.source}]{needs}")
+        print(f"{strategy.name:<{width}}{strategy.description} [{strategy.source}]{needs}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
   python -m demo.planted --demo_dir out/demo
 
 Reads what `make demo` left (corpus, dynamics, embeddings, clusters), adds pooler embeddings and logits, and chooses with
-every strategy that select_examples.py has, three selection seeds each. Writes planted.json and planted.md.
+every strategy that these files serve, three selection seeds each. Writes planted.json and planted.md.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def main(argv=None) -> None:
     from utils.data.examples import load_split
     from utils.data.tasks import get_task
     from utils.selection.selection import budget
-    from utils.selection.strategies import STRATEGIES, load_inputs, select
+    from utils.selection.strategies import NEEDS, STRATEGIES, load_inputs, select
 
     features = root / "pooler"
     stage(
@@ -57,6 +57,8 @@ def main(argv=None) -> None:
     shares = {}
     for name, strategy in tqdm(STRATEGIES.items(), desc="strategies"):
         given = inputs["pooler" if "pooler" in strategy.needs else "cls"]
+        if not all(NEEDS[need].present(given) for need in strategy.needs):
+            continue  # a list of one's own, or a run on each half of the data
         chosen = [np.unique(select(name, given, m, seed).indices) for seed in range(args.num_seeds)]
         shares[name] = [float(planted[rows].sum() / planted.sum()) for rows in chosen]
     shares = dict(sorted(shares.items(), key=lambda item: -np.mean(item[1])))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import select_examples
-from tests import tiny
+from tests import documents, tiny
 from utils.data.examples import load_split
 from utils.data.tasks import get_task
 from utils.errors import InputError
+from utils.selection import cartography
 from utils.selection.dynamics import Dynamics
 from utils.selection.own_files import read_ranking, read_scores
 from utils.selection.selection import Selection
@@ -240,3 +241,26 @@ def test_bare_arrays_that_cannot_be_used(examples, tmp_path, values, said):
     np.save(tmp_path / "mine.npy", values)
     with pytest.raises(InputError, match=said):
         load_inputs(examples, embedding_path=tmp_path / "mine.npy")
+
+
+# ------------------------------------------------------------------------------------------------------------- document
+def test_the_commands_of_the_page_run_as_printed(world, tmp_path):
+    """In this process, with the files of `world` under the names of the page."""
+    for name in ("run0", "run1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dynamics.npz").write_bytes((world / f"{name}.npz").read_bytes())
+    write_scores(tmp_path / "scores.csv", np.arange(N))
+    (tmp_path / "ranking.txt").write_text("7\n3\n")
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(N, 4)))
+    (tmp_path / "MNLI").symlink_to(world / "data")
+    blocks = documents.code((tiny.ROOT / "docs" / "own_files.md").read_text(), "bash")
+    found = [command for block in blocks for command in documents.commands(block)]
+    assert len(found) == 6
+    for command in found:
+        words = command.replace("$OUT", str(tmp_path)).replace("$GLUE_DIR", str(tmp_path)).split()
+        if words[1] == "-m":
+            cartography.main(words[3:])
+            continue
+        select_examples.main(words[2:])
+        assert len(Selection.load(f"{words[words.index('--output_dir') + 1]}/selection.npz")) == round(0.1 * N)
+    assert Selection.load(tmp_path / "by_my_ranking" / "selection.npz").indices[:2].tolist() == [7, 3]

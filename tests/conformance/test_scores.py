@@ -228,11 +228,16 @@ def counts_by_the_paper(sizes: list[int], budget: int) -> list[int]:
 
 
 @pytest.mark.parametrize("budget", [5, 17, 40, 70])
-@pytest.mark.parametrize("score", ["aum", "el2n", "forgetting"])
+@pytest.mark.parametrize("score", ["aum", "probability_margin", "el2n", "forgetting"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ccs_counts(seed, score, budget):
     inputs = make_inputs(seed)
-    definition = {"aum": RANKINGS["aum"], "el2n": el2n, "forgetting": forgetting}[score]
+    definition = {
+        "aum": RANKINGS["aum"],
+        "probability_margin": lambda history, gold: -mean([margin_of_gold(softmax(z), gold) for z in history]),
+        "el2n": el2n,
+        "forgetting": forgetting,
+    }[score]
     scores = by_hand(inputs, definition)
     middle = mean([value for value in scores if value is not None])
     scores = [middle if value is None else value for value in scores]  # unseen counts as average

@@ -157,6 +157,10 @@ class Dynamics:
         """Area under the margin: mean over snapshots of z_gold - max other z. Pleiss et al. 2020, arXiv 2001.10528."""
         return mean_where_seen(self._per_snapshot(_gold_margin))
 
+    def probability_margin(self) -> np.ndarray:
+        """Mean over snapshots of p_gold - max other p: what the code of Zheng et al. 2023 takes for the margin of AUM."""
+        return mean_where_seen(self._per_snapshot(lambda z, gold: _gold_margin(softmax(z), gold)))
+
     def _per_snapshot(self, measure) -> np.ndarray:
         if not np.issubdtype(self.labels.dtype, np.integer):
             raise InputError("training-dynamics measures need classes; this task is a regression")

@@ -22,6 +22,7 @@ DIFFICULTY = {
     "el2n": lambda d: d.el2n(),
     "loss": lambda d: d.loss(),
     "aum": lambda d: -d.aum(),
+    "probability_margin": lambda d: -d.probability_margin(),
     "confidence": lambda d: -d.confidence(),
     "variability": lambda d: d.variability(),
     "forgetting": lambda d: d.forgetting_counts(),

@@ -19,9 +19,9 @@ CCS_BETA = {0.7: 0.0, 0.5: 0.0, 0.3: 0.1, 0.2: 0.1, 0.1: 0.3}
     source="Zheng et al. 2023, arXiv 2210.15809",
     version=2,
     fidelity=(
-        "equal to the published counts of each bin, and to the published hardest share of each budget "
-        "(that of CIFAR-10, at the nearest published budget); differs in the margin of aum, which is one "
-        "of logits, because the authors' code takes probabilities where the source of aum takes logits"
+        "equal to the published counts of each bin, and to the published hardest share of each budget (that of CIFAR-10, at "
+        "the nearest published budget); differs in the margin of aum, which is one of logits as in its source, because the "
+        "authors' code takes probabilities there: --score probability_margin is equal to that"
     ),
 )
 def ccs(
@@ -36,8 +36,8 @@ def ccs(
 
     ccs_beta: share of the hardest that is dropped; 0.1 means 10 %. ccs takes the published share of its budget where
         none is given
-    score: measure of difficulty: el2n, loss, aum, confidence, variability or forgetting; for importance and poisson
-        also embedding (distance to the mean). ccs takes aum where none is given, and el2n where only logits are
+    score: measure of difficulty: el2n, loss, aum, probability_margin, confidence, variability or forgetting; for
+        importance and poisson also embedding (distance to the mean). ccs takes aum where none is given, and el2n where only logits are
     """
     if score is None:
         score = "el2n" if inputs.dynamics is None else "aum"
