@@ -60,7 +60,7 @@ def _print_list() -> None:
     for strategy in STRATEGIES.values():
         needs = "; ".join(NEEDS[need].short for need in strategy.needs)
         needs = f" Needs {needs}." if needs else ""
-        print(f"{strategy.name:<18}{strategy.description} [{strategy.source}]{needs}")
+        print(f"{strategy.name:<20}{strategy.description} [{strategy.source}]{needs}")
 
 
 if __name__ == "__main__":
