@@ -1,5 +1,9 @@
 """Strategies on clusters and on text against plain loops that follow their sources word by word."""
 
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -316,3 +320,79 @@ def test_aflite_of_one_class_is_random():
     inputs = Inputs(50, "f", np.zeros(50, dtype=np.int64), class_names=NAMES, embeddings=awkward(0, n=50).embeddings)
     chosen = {frozenset(select("aflite", inputs, 25, seed).indices) for seed in range(5)}
     assert len(chosen) == 5
+
+
+# ------------------------------------------------------------------------------------------------- strata and importance
+@pytest.mark.parametrize("m", [1, 7, 20, 89])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stratified_gives_each_label_and_genre_its_share(seed, m):
+    genres = [("fiction", "travel", "letters")[int(i % 7 > 3) + int(i % 7 == 6)] for i in range(90)]
+    inputs = replace(awkward(seed), genres=genres)
+    strata = list(zip(inputs.labels.tolist(), genres, strict=True))
+    chosen = Counter(strata[i] for i in select("stratified", inputs, m, seed).indices)
+    remainders = {stratum: Fraction(count * m, 90) - count * m // 90 for stratum, count in Counter(strata).items()}
+    rounded_up = {stratum for stratum, count in Counter(strata).items() if chosen[stratum] > count * m // 90}
+    assert sum(chosen.values()) == m
+    assert all(chosen[stratum] - count * m // 90 in (0, 1) for stratum, count in Counter(strata).items())
+    lowest_up = min((remainders[stratum] for stratum in rounded_up), default=1)
+    assert all(remainders[stratum] <= lowest_up for stratum in remainders.keys() - rounded_up)
+
+
+def naive_probabilities(scores: list[float], mix: float) -> list[float]:
+    n, total = len(scores), sum(scores)
+    return [(1 - mix) * (score / total if total else 1 / n) + mix / n for score in scores]
+
+
+def squared_from_mean(inputs: Inputs) -> list[float]:
+    mean = inputs.embeddings.mean(0, dtype=np.float64)
+    return [float(((e - mean) ** 2).sum()) for e in inputs.embeddings.astype(np.float64)]
+
+
+def quiet(seed: int) -> Inputs:
+    """As awkward, without the example far out: it would take nearly all of the probability."""
+    inputs = awkward(seed)
+    embeddings = inputs.embeddings.copy()
+    embeddings[0] = embeddings[3]
+    return replace(inputs, embeddings=embeddings)
+
+
+@pytest.mark.parametrize("make", [awkward, quiet])
+@pytest.mark.parametrize(("name", "mix"), [("importance", 0.1), ("importance", 0.6), ("lightweight", 0.5)])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_draws_have_the_probabilities_that_their_weights_claim(seed, name, mix, make):
+    """Weights are 1 / (n p) by the formula; and how often each example is drawn is what p says."""
+    inputs = make(seed)
+    p = np.array(naive_probabilities(squared_from_mean(inputs), mix))
+    parameters = {"mix": mix} if name == "importance" else {}
+    drawn = np.zeros(inputs.n)
+    for draw in range(MANY):
+        selection = select(name, inputs, inputs.n, draw, **parameters)
+        np.testing.assert_allclose(selection.weights, 1 / (inputs.n * p[selection.indices]), rtol=1e-4)
+        drawn += np.bincount(selection.indices, minlength=inputs.n)
+    expected = MANY * inputs.n * p
+    chi_squared = ((drawn - expected) ** 2 / expected).sum()
+    assert abs(chi_squared - (inputs.n - 1)) < 5 * np.sqrt(2 * (inputs.n - 1))
+
+
+def naive_inclusion(p: list[float], m: int) -> list[float]:
+    """min(1, c p) with c found by halving an interval until the sum is m."""
+    low, high = 0.0, 1 / min(p) * m
+    for _ in range(200):
+        c = (low + high) / 2
+        low, high = (c, high) if sum(min(1.0, c * x) for x in p) < m else (low, c)
+    return [min(1.0, high * x) for x in p]
+
+
+@pytest.mark.parametrize("make", [awkward, quiet])
+@pytest.mark.parametrize("m", [3, 30, 80])
+def test_poisson_includes_with_the_probabilities_that_its_weights_claim(m, make):
+    inputs = make(m)
+    pi = np.array(naive_inclusion(naive_probabilities(squared_from_mean(inputs), 0.1), m))
+    included = np.zeros(inputs.n)
+    for draw in range(MANY):
+        selection = select("poisson", inputs, m, draw)
+        np.testing.assert_allclose(selection.weights, m / inputs.n / pi[selection.indices], rtol=1e-4)
+        included[selection.indices] += 1
+    spread = np.sqrt(MANY * pi * (1 - pi))
+    assert (np.abs(included - MANY * pi) <= 5 * spread + 1e-6).all()
+    assert included.sum() == MANY * m

@@ -10,6 +10,10 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
 
 BHARGAVA = "Bhargava et al. 2021, arXiv 2110.01518"
 SORSCHER = "Sorscher et al. 2022, arXiv 2206.14486"
+_DISTANCE = (
+    "differs in the distance, Euclidean in the space that was clustered (rows of length 1 with --metric cosine), because "
+    "the clusters' file holds that one; the paper takes the cosine to the nearest centroid"
+)
 MEDIAN_COLUMNS = 32  # of one class, copied at a time
 
 
@@ -31,7 +35,11 @@ def diverse(inputs: Inputs, pool: Pool, *, within_cluster: str = "stream") -> Pi
     return Picks(rows[interleave(own, ranks_within(own), priority=priority)], ordered=True)
 
 
-@strategy("centroids", needs=("clusters",), source=BHARGAVA)
+@strategy(
+    "centroids", needs=("clusters",), source=BHARGAVA,
+    fidelity="equal to the published code up to k examples, but for an example that is nearest to one centroid and belongs "
+    "to another; differs beyond k, because the published choice ends there",
+)  # fmt: skip
 def centroids(inputs: Inputs, pool: Pool) -> Picks:
     """the example nearest each centroid (m = k without a budget); past k, the rest by distance to their centroid."""
     rows = pool.by_score(-inputs.clusters.distances)
@@ -42,7 +50,11 @@ def centroids(inputs: Inputs, pool: Pool) -> Picks:
     return Picks(order, natural=len(nearest), notes={"beyond_centroids": max(0, pool.m - len(nearest))})
 
 
-@strategy("clusters", needs=("clusters",), source=BHARGAVA)
+@strategy(
+    "clusters", needs=("clusters",), source=BHARGAVA,
+    fidelity="differs in the order of the clusters (random, published: by number) and in taking a part of the last one "
+    "(published: leaves it out), because seeds are to differ and budgets are exact",
+)  # fmt: skip
 def clusters(inputs: Inputs, pool: Pool) -> Picks:
     """whole clusters in random order until the budget is full (the last one in part)."""
     rows = pool.shuffled()
@@ -50,7 +62,10 @@ def clusters(inputs: Inputs, pool: Pool) -> Picks:
     return Picks(rows[np.argsort(priority[inputs.clusters.labels[rows]], kind="stable")])
 
 
-@strategy("proportional", needs=("clusters",), source="stratified sampling over clusters")
+@strategy(
+    "proportional", needs=("clusters",), source="stratified sampling over clusters",
+    fidelity="equal to proportional allocation, rounded by Webster's method so that budgets nest",
+)  # fmt: skip
 def proportional(inputs: Inputs, pool: Pool) -> Picks:
     """from each cluster its share of the budget, at random."""
     rows = pool.shuffled()
@@ -59,14 +74,18 @@ def proportional(inputs: Inputs, pool: Pool) -> Picks:
     return Picks(rows[interleave(own, ranks_within(own), share=sizes, priority=priority)])
 
 
-@strategy("prototypes_easy", needs=("clusters",), source=f"{SORSCHER}: when data is scarce")
+@strategy(
+    "prototypes_easy", needs=("clusters",), source=f"{SORSCHER}: when data is scarce", fidelity=_DISTANCE
+)  # fmt: skip
 def prototypes_easy(inputs: Inputs, pool: Pool) -> Picks:
     """nearest to the own centroid first."""
     scores = -inputs.clusters.distances
     return Picks(pool.by_score(scores), scores=scores)
 
 
-@strategy("prototypes_hard", needs=("clusters",), source=f"{SORSCHER}: when data is plentiful")
+@strategy(
+    "prototypes_hard", needs=("clusters",), source=f"{SORSCHER}: when data is plentiful", fidelity=_DISTANCE
+)  # fmt: skip
 def prototypes_hard(inputs: Inputs, pool: Pool) -> Picks:
     """farthest from the own centroid first."""
     scores = inputs.clusters.distances
