@@ -5,8 +5,8 @@
     --max_seq_len 128 --output_dir $OUT/embeddings
 
 Writes cls_embeddings_<task>_<split>.npy (float32, row i = TSV row i, open it with np.load(..., mmap_mode="r")) and a
-.json beside it that says of what; --logits writes logits_<task>_<split>.npy as well. Memory does not grow with the
-data, an interrupted run continues where it was. Several GPUs: torchrun --nproc_per_node=N get_embeddings.py ...
+.json beside it that says of what; --logits writes logits_<task>_<split>.npy and gold_<task>_<split>.npy as well. Memory
+does not grow with the data, an interrupted run continues where it was. Several GPUs: torchrun --nproc_per_node=N get_embeddings.py ...
 """
 
 import hashlib
@@ -28,7 +28,9 @@ def add_args(parser) -> None:
         help="[CLS] of the layer; what the classifier layer takes in (the strategy grand needs it); the mean over tokens",
     )
     group.add_argument("--layer", type=int, help="hidden layer to read, 0 = embeddings, -1 = last (default: the last)")
-    group.add_argument("--logits", action="store_true", help="write the classifier's logits beside the embeddings")
+    group.add_argument(
+        "--logits", action="store_true", help="write the classifier's logits and the gold labels beside the embeddings"
+    )
     group.add_argument("--output_dir", required=True, help="where the .npy and .json files go")
     group.add_argument(
         "--overwrite_output_dir", action="store_true", help="replace embeddings of another checkpoint or data there"
@@ -130,7 +132,21 @@ def extract(args, examples, session) -> list[tuple]:
             writer.mark_done(block)
     for writer in writers.values():
         writer.finish()
+    if args.logits and processes.main and examples.labels is not None:
+        write_gold(args.output_dir, examples)
     return states
+
+
+def write_gold(folder, examples) -> None:
+    """Save the gold labels beside the logits: then a folder alone gives gradients of the classifier layer."""
+    import numpy as np
+
+    from utils.files import atomic_path
+    from utils.selection.embeddings import embedding_paths
+
+    path, _ = embedding_paths(folder, examples.task.name, examples.split, "gold")
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, examples.labels, allow_pickle=False)
 
 
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:

@@ -53,6 +53,8 @@ def world(tmp_path_factory):
     cls = load_embeddings(write_embeddings(root / "cls", examples))
     write_embeddings(root / "pooler", examples, pooling="pooler", seed=1)
     write_embeddings(root / "logits", examples, kind="logits", d=3, seed=2)
+    write_embeddings(root / "pooler", examples, kind="logits", d=3, seed=2, pooling="logits")
+    np.save(root / "pooler" / "gold_mnli_train.npy", examples.labels)
     centers = np.stack([cls.array[i::12].mean(0) for i in range(12)])
     squared = ((cls.array[:, None] - centers) ** 2).sum(2)
     about = {"embeddings": {"digest": cls.digest}}
@@ -70,6 +72,10 @@ def world(tmp_path_factory):
 def flags_for(name, world) -> list:
     needs = STRATEGIES[name].needs
     flags = ["--embedding_path", world / ("pooler" if "pooler" in needs else "cls")]
+    if "target gradients" in needs:
+        flags = ["--gradient_path", world / "pooler", "--target_path", world / "pooler"]
+    elif "target" in needs:
+        flags += ["--target_path", world / "cls"]
     if "pooler" not in needs:
         flags += ["--cluster_path", world / "clusters.npz"]
     second = [world / "second.npz"] if "two splits" in needs else []

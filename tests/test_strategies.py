@@ -13,6 +13,7 @@ from utils.data.overlap import overlap_share, supports_heuristics
 from utils.errors import InputError
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
+from utils.selection.features import Features
 from utils.selection.selection import Selection, budget, random_ranking, weights_without_replacement
 from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, select
 from utils.selection.strategies.coverage import herd, lazy_greedy, similarity
@@ -27,7 +28,7 @@ EVERY_ONE = (
     "random stratified diverse centroids clusters proportional prototypes_easy prototypes_hard moderate kcenter herding "
     "facility_location lightweight semdedup ambiguous easy hard forgetting forgettable el2n grand aum entropy margin "
     "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight bias_reweight_rich aflite importance "
-    "poisson loss correctness jtt ssft ranking"
+    "poisson loss correctness jtt ssft ranking rds tracin craig"
 ).split()
 
 
@@ -54,7 +55,11 @@ INPUTS = make_inputs()
 
 
 def inputs_for(name: str, inputs: Inputs = INPUTS) -> Inputs:
-    """A strategy that needs two runs gets a second one."""
+    """A strategy that needs two runs gets a second one, one that needs a target its own first rows."""
+    if {"target", "gradients"} & set(STRATEGIES[name].needs):
+        own = Features(inputs.embeddings, {"pooling": "pooler"}, inputs.logits, inputs.labels)
+        wanted = Features(own.embeddings[:9], own.about, own.logits[:9], own.gold[:9])
+        return dataclasses.replace(inputs, checkpoints=(own,), target=(wanted,))
     if "two splits" not in STRATEGIES[name].needs:
         return inputs
     logits = inputs.dynamics.logits[::-1]

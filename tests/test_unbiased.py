@@ -95,7 +95,7 @@ def outcomes(name) -> dict:
     return found
 
 
-REWEIGHTED = ("bias_reweight", "bias_reweight_rich", "jtt")  # they change the target distribution on purpose
+REWEIGHTED = ("bias_reweight", "bias_reweight_rich", "jtt", "craig")  # they change the target distribution on purpose
 NAMES = [name for name, strategy in STRATEGIES.items() if strategy.weighted and name not in REWEIGHTED]
 
 

@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import InputError
 
 LOCK_FILE = ".lock"
+LOCK_WAIT = 5.0  # seconds: a process whose parent was killed may still be ending
 
 
 @contextlib.contextmanager
@@ -20,7 +22,7 @@ def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
     """Keep other processes out of an output folder while the block runs. Creates the folder; removes it if it stays empty.
 
     The lock is `.lock` in the folder, held with flock: the system frees it when the process ends, however it ends.
-    Raises InputError where another process holds it.
+    Raises InputError where another process still holds it after LOCK_WAIT seconds.
     """
     folder = Path(folder)
     if not enabled:
@@ -44,11 +46,15 @@ def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked_file(folder: Path) -> Iterator[Path]:
     path = folder / LOCK_FILE
+    deadline = time.monotonic() + LOCK_WAIT
     while True:
         with open(path, "a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
                 raise InputError(
                     f"--output_dir {folder} is in use by another process; wait until it ends, or give another folder"
                 ) from None

@@ -204,6 +204,9 @@ class DynamicsSettings:
         1, "snapshots per epoch; above 1 each costs a forward pass over the training examples", type=positive_int
     )
     dynamics_eval_mode: bool = flag(False, "record a pass without dropout instead of the training logits")
+    dynamics_all_rows: bool = flag(
+        False, "record the examples outside the chosen ones too: a forward pass over all of them for each snapshot"
+    )
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,15 @@ class InputFiles:
         "would be taken from dynamics or logits",
         metavar="FILE",
     )
+    target_path: list[str] | None = flag(
+        None, "get_embeddings.py folders of the examples that the choice should resemble", metavar="DIR", nargs="+"
+    )
+    gradient_path: list[str] | None = flag(
+        None,
+        "tracin: get_embeddings.py --pooling pooler --logits folders of the training examples, one a checkpoint",
+        metavar="DIR",
+        nargs="+",
+    )
     ranking: str | None = flag(
         None, "for --strategy ranking: one row number or pair id a line, best first", metavar="FILE"
     )

@@ -112,8 +112,8 @@ class DynamicsRecorder:
 class DynamicsHooks:
     """Hooks of the training loop that record every example's logits.
 
-    By default the logits of the training passes are kept as they come, one snapshot an epoch, at no cost. With eval mode
-    or several snapshots an epoch, each snapshot is a forward pass of its own over the training examples.
+    By default the logits of the training passes are kept as they come, one snapshot an epoch, at no cost. With eval mode,
+    several snapshots an epoch, or all rows, each snapshot is a forward pass of its own.
     """
 
     def __init__(
@@ -128,9 +128,11 @@ class DynamicsHooks:
     ):
         self.session, self.examples, self.data, self.batches = session, examples, data, batches
         self.settings, self.folder = settings, folder
-        self.rows = np.unique(rows)
+        self.rows = np.arange(len(data)) if settings.dynamics_all_rows else np.unique(rows)
         self._kept: list[tuple[int, np.ndarray, np.ndarray]] = []
-        self.own_passes = settings.dynamics_eval_mode or settings.dynamics_per_epoch > 1
+        self.own_passes = (
+            settings.dynamics_eval_mode or settings.dynamics_all_rows or settings.dynamics_per_epoch > 1
+        )
         self.steps = self._snapshot_steps()
         self._steps_done: int | None = None  # None before the first step of this process
         if session.processes.main:

@@ -16,6 +16,7 @@ from utils.selection.strategies import (
     coverage,
     semdedup,
     graph,
+    gradients,
     text_based,
     adversarial,
     importance_sampling,

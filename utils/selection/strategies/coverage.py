@@ -16,7 +16,7 @@ from utils.selection.strategies.vectors import centred, mean_of, squared_distanc
 CANDIDATES = 2048  # k-center: examples that are compared with each other at once
 BLOCK_ROWS = 4096  # herding: candidates of one pick
 EXACT_ROWS = 8192  # facility location: rows up to which all similarities are held, 268 MB of float32
-NEIGHBOURS = 2  # facility location beyond: edges of an example, in units of n / m, ...
+NEIGHBOURS = 2  # facility location beyond: edges of an example, in units of n / m ...
 LEAST_NEIGHBOURS = 32  # ... but at least so many
 EDGES = 80_000_000  # of the graph, 640 MB: enough for all of MNLI at 1 %; smaller budgets are judged by a sample
 
@@ -136,9 +136,9 @@ def _facility_cost(n: int, d: int, k: int, m: int) -> Cost:
     )
 
 
-def graph_size(n: int, m: int) -> tuple[int, int]:
+def graph_size(n: int, m: int, neighbours: int = NEIGHBOURS) -> tuple[int, int]:
     """Edges of each example in the graph, and how many of the n examples have them, for m picks."""
-    neighbours = min(n - 1, max(LEAST_NEIGHBOURS, NEIGHBOURS * n // m))
+    neighbours = min(n - 1, max(LEAST_NEIGHBOURS, neighbours * n // m))
     return neighbours, min(n, EDGES // neighbours)
 
 
@@ -157,48 +157,59 @@ def facility_location(inputs: Inputs, pool: Pool) -> Picks:
     """greedily the example that most raises the sum over all of the similarity to their nearest chosen one."""
     rows = pool.shuffled()
     own = unit(centred(inputs.embeddings, rows))
-    mean = mean_of(inputs.embeddings, pool.rows)
-    start = unit(inputs.embeddings[pool.start] - mean)
-    if len(rows) <= EXACT_ROWS:
-        columns, notes = _all_similarities(own), {"similarities": "all"}
-        covered = np.zeros(len(rows), dtype=np.float32)
-        lines = np.arange(len(rows))
+    start = unit(inputs.embeddings[pool.start] - mean_of(inputs.embeddings, rows))
+    order, notes = greedy_cover(
+        lambda which: similarity(own[which], own), len(rows), pool.m, pool.rng, own=own, start=start
+    )
+    return Picks(rows[order], notes=notes)
+
+
+def greedy_cover(
+    similar, n: int, m: int, rng, *, own=None, start=(), neighbours: int = NEIGHBOURS
+) -> tuple[list[int], dict]:
+    """Positions of m of n candidates that cover all n, greedily, and facts for the provenance.
+
+    similar(positions int64 (b,)) -> float32 (b, n): their similarities to all candidates, at least 0, which may be
+    overwritten; own and start: vectors whose `similarity` says what is covered before; neighbours: edges of an example
+    in units of n / m. Unequal distances need more of them: outliers have no near neighbours.
+    """
+    if n <= EXACT_ROWS:
+        lines, notes = np.arange(n), {"similarities": "all"}
+        similarities, covered = similar(lines), np.zeros(n, dtype=np.float32)
+
+        def column(j):
+            return slice(None), similarities[j]
+
     else:
-        lines, columns, covered, notes = _graph(own, pool.m + len(start), pool.rng)
+        lines, column, covered, notes = _graph(similar, n, m + len(start), rng, neighbours)
     for part in row_blocks(len(start), len(lines)):
         np.maximum(covered, similarity(own[lines], start[part]).max(1), out=covered)
-    return Picks(rows[lazy_greedy(columns, covered, len(rows), pool.m)], notes=notes)
+    return lazy_greedy(column, covered, n, m), notes
 
 
-def _all_similarities(own):
-    similarities = similarity(own, own)
-    return lambda j: (slice(None), similarities[j])
-
-
-def _graph(own, picks: int, rng):
+def _graph(similar, n: int, picks: int, rng, neighbours: int):
     """The examples that have edges, each candidate's edges, and the similarities that count as reached already.
 
     An example has edges to its nearest candidates, and counts as covered as well as by the farthest of them: with m
-    picks, about NEIGHBOURS of its edges lead to a chosen one.
+    picks, about `neighbours` of its edges lead to a chosen one.
     """
     from scipy import sparse
 
-    n = len(own)
-    neighbours, count = graph_size(n, picks)
+    neighbours, count = graph_size(n, picks, neighbours)
     lines = np.sort(rng.choice(n, count, replace=False)) if count < n else np.arange(n)
+    highest = np.empty(count, dtype=np.float32)  # similarity of each line to itself
 
     def products(block):
-        found = own[lines[block]] @ own.T
-        found[np.arange(len(found)), lines[block]] = -np.inf  # the edge to itself is added below
+        found, which = similar(lines[block]), (np.arange(block.stop - block.start), lines[block])
+        highest[block] = found[which]
+        found[which] = -np.inf  # the edge to itself is added below
         return found
 
     indices, values = largest(products, count, n, neighbours)
-    values += 1
-    values *= 0.5
     covered = values.min(1)
     rows = sparse.csr_matrix(
         (
-            np.append(values, np.ones((count, 1), dtype=np.float32), axis=1).ravel(),
+            np.append(values, highest[:, None], axis=1).ravel(),
             np.append(indices, lines[:, None].astype(np.int32), axis=1).ravel(),
             np.arange(count + 1) * (neighbours + 1),
         ),
@@ -211,8 +222,7 @@ def _graph(own, picks: int, rng):
         span = slice(edges.indptr[j], edges.indptr[j + 1])
         return edges.indices[span], edges.data[span]
 
-    notes = {"similarities": "graph", "neighbours": neighbours, "covered": count}
-    return lines, column, covered, notes
+    return lines, column, covered, {"similarities": "graph", "neighbours": neighbours, "covered": count}
 
 
 def similarity(a, b) -> np.ndarray:

@@ -11,9 +11,11 @@ from utils.selection.embeddings import row_blocks
 from utils.selection.neighbors import largest
 from utils.selection.strategies.coverage import greedy_cover
 from utils.selection.strategies.inputs import Inputs
-from utils.selection.strategies.ordering import interleave, quotas
+from utils.selection.strategies.ordering import interleave
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
 from utils.selection.strategies.vectors import unit
+
+NEIGHBOURS = 8  # craig: edges of an example in units of n / m; a few gradients are far longer than the others
 
 
 def errors(logits, gold) -> np.ndarray:
@@ -104,20 +106,19 @@ def craig(inputs: Inputs, pool: Pool) -> Picks:
     """medoids of the gradients, class by class, each weighted by the examples that it stands for."""
     rows = pool.shuffled()
     own = inputs.classes[rows]
-    shares = quotas(np.bincount(own), pool.m)
-    chosen, weights, groups = [], [], []
-    for label in np.flatnonzero(shares):
+    sizes = np.bincount(own)
+    groups, ranks = np.repeat(np.arange(len(sizes)), sizes), np.concatenate([np.arange(size) for size in sizes])
+    turns = interleave(groups, ranks, share=sizes)[: pool.m]
+    order, weights = np.empty(pool.m, dtype=np.int64), np.empty(pool.m)
+    for label in np.unique(groups[turns]):
+        places = groups[turns] == label
         members = rows[own == label]
         error, features = errors(inputs.logits[members], inputs.classes[members]), inputs.embeddings[members]
         similar = GradientSimilarity(error, features)
-        order, _ = greedy_cover(similar, len(members), int(shares[label]), pool.rng)
-        sizes = np.bincount(similar.nearest(np.asarray(order)), minlength=len(order))
-        chosen.append(members[order])
-        weights.append(sizes * (pool.m / len(rows)))
-        groups.append(np.full(len(order), label))
-    groups, ranks = np.concatenate(groups), np.concatenate([np.arange(len(part)) for part in chosen])
-    turns = interleave(groups, ranks, share=shares)
-    return Picks(np.concatenate(chosen)[turns], weights=np.concatenate(weights)[turns])
+        medoids, _ = greedy_cover(similar, len(members), int(places.sum()), pool.rng, neighbours=NEIGHBOURS)
+        order[places] = members[medoids]
+        weights[places] = np.bincount(similar.nearest(np.asarray(medoids)), minlength=len(medoids))
+    return Picks(order, weights=weights / weights.mean())
 
 
 class GradientSimilarity:

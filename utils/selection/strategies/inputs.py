@@ -13,6 +13,7 @@ from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
 from utils.selection.embeddings import load_embeddings
+from utils.selection.features import Features, load_features
 from utils.selection.own_files import read_ranking, read_scores
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,9 @@ class Inputs:
     labels: int64 (n,), or float32 for regression; genres: n strings; texts: one list of n strings per text column;
     class_names: C names; embeddings: float32 (n, d), possibly memory-mapped; pooling: how they were pooled; dynamics: of
     the first run, more_dynamics: of further runs on the same examples; logits: float (n, C) of one checkpoint; scores:
-    float32 (n,) of the user's own, higher = harder; ranking: int64 (r,) rows of the user's own, best first; facts:
-    whatever should stand in a Selection's provenance (task, paths, checkpoints).
+    float32 (n,) of the user's own, higher = harder; ranking: int64 (r,) rows of the user's own, best first; checkpoints:
+    what each of several checkpoints says of the n examples; target: what the same checkpoints say of the examples that
+    matter; facts: whatever should stand in a Selection's provenance (task, paths, checkpoints).
     """
 
     n: int
@@ -43,6 +45,8 @@ class Inputs:
     more_dynamics: tuple[Dynamics, ...] = ()
     scores: np.ndarray | None = None
     ranking: np.ndarray | None = None
+    checkpoints: tuple[Features, ...] = ()
+    target: tuple[Features, ...] = ()
     facts: dict = field(default_factory=dict)
 
     @classmethod
@@ -75,6 +79,8 @@ def load_inputs(
     logits_path=None,
     score_path=None,
     ranking=None,
+    gradient_path=None,
+    target_path=None,
     **facts,
 ) -> Inputs:
     """Read whichever files are given. Raises InputError unless each was made from exactly these examples (and the
@@ -109,7 +115,36 @@ def load_inputs(
     if ranking:
         known["ranking"] = read_ranking(ranking, examples)
         facts["ranking"] = {"path": str(ranking), "sha256": file_sha256(ranking)}
+    if gradient_path:
+        known["checkpoints"] = tuple(load_features(path) for path in gradient_path)
+        for path, found in zip(gradient_path, known["checkpoints"], strict=True):
+            if found.about["fingerprint"] != examples.fingerprint:
+                raise InputError(f"{path}: made from other data than {examples.source}; run get_embeddings.py on it")
+        facts["checkpoints"] = [
+            {"path": str(p), **f.about} for p, f in zip(gradient_path, known["checkpoints"], strict=True)
+        ]
+    if target_path:
+        known["target"] = tuple(load_features(path) for path in target_path)
+        facts["target"] = [{"path": str(p), **f.about} for p, f in zip(target_path, known["target"], strict=True)]
+        sources = known.get("checkpoints") or ([Features(embeddings.array, embeddings.about)] if embeddings else [])
+        _check_target(sources, known["target"])
     return Inputs.of(examples, facts=facts, **known)
+
+
+def _check_target(sources, target) -> None:
+    """Raise InputError where the target's features are not of the same checkpoints as the examples'."""
+    if sources and len(sources) != len(target):
+        raise InputError(
+            f"--target_path names {len(target)} folders, but there are {len(sources)} of the examples; give one for each, "
+            "in the same order"
+        )
+    for own, theirs in zip(sources, target, strict=bool(sources)):
+        for key in ("weights", "pooling", "layer", "d"):
+            if key in own.about and own.about[key] != theirs.about.get(key):
+                raise InputError(
+                    f"--target_path: made with {key} {theirs.about.get(key)!r}, but the examples' features with "
+                    f"{own.about[key]!r}; make both with the same checkpoint and flags of get_embeddings.py"
+                )
 
 
 def _load_dynamics(examples: Examples, path) -> Dynamics:

@@ -139,9 +139,28 @@ _NEEDS = (
         "two splits",
         lambda inputs: len(inputs.runs) == 2,
         "training dynamics of two runs, on the first half of the data and then on the second: --dynamics_path FIRST SECOND, "
-        "both with the logits of the first half's examples",
+        "the second recorded with --dynamics_all_rows",
         ("dynamics_path",),
         given=_two_runs_are_given,
+    ),
+    Need(
+        "target",
+        lambda inputs: bool(inputs.target),
+        "target examples: --target_path DIR, made by get_embeddings.py of the examples that matter",
+        ("target_path",),
+    ),
+    Need(
+        "gradients",
+        lambda inputs: bool(inputs.checkpoints) and all(found.has_gradients for found in inputs.checkpoints),
+        "gradients: --gradient_path DIR ..., made by get_embeddings.py --pooling pooler --logits with each checkpoint",
+        ("gradient_path",),
+    ),
+    Need(
+        "target gradients",
+        lambda inputs: bool(inputs.target) and all(found.has_gradients for found in inputs.target),
+        "gradients of the target: --target_path DIR ..., made by get_embeddings.py --pooling pooler --logits of labelled "
+        "examples with each checkpoint",
+        ("target_path",),
     ),
     Need(
         "ranking",
