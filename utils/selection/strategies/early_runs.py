@@ -14,8 +14,9 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
     weighted=True,
     source="Liu et al. 2021, arXiv 2107.09044",
     fidelity=(
-        "equal in expectation to the published repetition of the wrong examples lambda times, because a "
-        "weight stands for the copies; the budget is ours"
+        "equal in expectation to the published copies of the wrong examples, because a weight of lambda stands for them (the "
+        "paper's algorithm counts lambda copies in all, the authors' code adds lambda to the first: there take lambda + 1); "
+        "the budget is ours"
     ),
 )
 def jtt(inputs: Inputs, pool: Pool, *, jtt_lambda: float = 5.0, score_epoch: float | None = None) -> Picks:
