@@ -112,6 +112,10 @@ def test_training_on_a_selection_is_training_on_those_rows(data, config, tmp_pat
     with np.load(out / "dynamics.npz") as dynamics:
         seen = np.isfinite(dynamics["logits"]).all(axis=(0, 2))
     assert np.flatnonzero(seen).tolist() == rows.tolist()
+    more = ("--selection", tmp_path / "s.npz", "--record_dynamics", "--dynamics_all_rows")
+    run_script("run_glue.py", *flags(data, config, tmp_path / "all_rows", *more))
+    with np.load(tmp_path / "all_rows" / "dynamics.npz") as dynamics:
+        assert np.isfinite(dynamics["logits"]).all()
     other = tiny.write_mnli(tmp_path / "other", n_train=96, seed=5)
     refused = run_script(
         "run_glue.py", *flags(other, config, tmp_path / "o2", "--selection", tmp_path / "s.npz"), check=2

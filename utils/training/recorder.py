@@ -130,9 +130,7 @@ class DynamicsHooks:
         self.settings, self.folder = settings, folder
         self.rows = np.arange(len(data)) if settings.dynamics_all_rows else np.unique(rows)
         self._kept: list[tuple[int, np.ndarray, np.ndarray]] = []
-        self.own_passes = (
-            settings.dynamics_eval_mode or settings.dynamics_all_rows or settings.dynamics_per_epoch > 1
-        )
+        self.own_passes = settings.dynamics_eval_mode or settings.dynamics_all_rows or settings.dynamics_per_epoch > 1
         self.steps = self._snapshot_steps()
         self._steps_done: int | None = None  # None before the first step of this process
         if session.processes.main:
