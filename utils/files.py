@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ LOCK_FILE = ".lock"
 @contextlib.contextmanager
 def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
     """Keep other processes out of an output folder while the block runs. Creates the folder; removes it if it stays empty.
+    Half-written files of a killed process are removed.
 
     The lock is `.lock` in the folder, held with flock: the system frees it when the process ends, however it ends.
     Raises InputError where another process holds it.
@@ -32,6 +34,9 @@ def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with _locked_file(folder) as path:
+        for unfinished in folder.glob(".*.tmp"):  # of `atomic_path` in a killed process
+            if re.fullmatch(r"\..+\.\d+\.tmp", unfinished.name):
+                unfinished.unlink(missing_ok=True)
         try:
             yield
         finally:

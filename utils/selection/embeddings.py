@@ -180,7 +180,9 @@ def load_embeddings(path) -> Embeddings:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy and Python's parser raise many unrelated types on damaged bytes
-        raise InputError(f"{path}: not a readable .npy file ({str(error)[:200]}); run get_embeddings.py again") from None
+        raise InputError(
+            f"{path}: not a readable .npy file ({str(error)[:200]}); run get_embeddings.py again"
+        ) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         found = getattr(array, "dtype", "several arrays")
         raise InputError(f"{path}: holds {found}, embeddings are float32; is it another kind of file?")
