@@ -198,7 +198,7 @@ def _json_rows(path: Path):
         try:
             row = json.loads(line)
             yield number, {name: str(row[name]) for name in _COLUMNS}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise InputError(f"{path}: line {number} is not a JSON object") from None
         except KeyError as error:
             raise InputError(f"{path}: line {number} has no {error.args[0]!r}; is it a HANS evaluation set?") from None

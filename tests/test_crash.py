@@ -15,6 +15,7 @@ import torch
 
 from tests import forked, tiny
 from tests.test_training import classifier
+from utils.errors import InputError
 from utils.flags import TrainingSettings
 from utils.training.checkpoint import Checkpoints
 from utils.training.optimizer import make_optimizer
@@ -136,6 +137,31 @@ def test_kill_9_before_any_change_of_names(folder, tmp_path):
     assert_same_result(out, folder / "whole")
 
 
+# ---------------------------------------------------------------------------------------------------- damaged snapshots
+def flip_a_bit(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+
+
+DAMAGE = {
+    "flipped": lambda folder: flip_a_bit(min(folder.glob("snapshot_0_*"))),
+    "cut": lambda folder: min(folder.glob("snapshot_0_*")).write_bytes(b"cut"),
+    "lost": lambda folder: min(folder.glob("snapshot_0_*")).unlink(),
+    "all lost": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_run_does_not_go_on_with_damaged_dynamics(folder, killed, tmp_path, damage):
+    out = shutil.copytree(killed, tmp_path / "out")
+    DAMAGE[damage](out / "dynamics")
+    done = forked.run("run_glue.py", *flags(folder, out), printed=tmp_path / "printed", check=None)
+    assert done.status == 2 and "training dynamics of the first" in done.stderr and "Traceback" not in done.stderr
+    assert not (out / "results.json").exists() and checkpoints_of(out)
+    forked.run("run_glue.py", *flags(folder, out, "--overwrite_output_dir"), printed=tmp_path / "printed")
+    assert_same_result(out, folder / "whole")
+
+
 # ------------------------------------------------------------------------------------------------- damaged checkpoints
 def test_any_flipped_bit_of_a_checkpoint_is_recognised(tmp_path):
     model = classifier().model
@@ -158,6 +184,14 @@ def test_any_flipped_bit_of_a_checkpoint_is_recognised(tmp_path):
             assert (step, extra["counts"]["tokens"]) == (3, 3) or json.loads(damaged) == json.loads(whole)
         path.write_bytes(whole)
     assert checkpoints.restore(model=model, optimizer=optimizer)[0] == 6
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    small, large = classifier().model, classifier(type_vocab_size=3).model
+    optimizers = [make_optimizer(model, TrainingSettings()) for model in (small, large)]
+    Checkpoints(tmp_path).save(3, model=small, optimizer=optimizers[0], extra={}, arrays={"a": torch.zeros(1)})
+    with pytest.raises(InputError, match="of another model"):
+        Checkpoints(tmp_path).restore(model=large, optimizer=optimizers[1])
 
 
 def checkpoints_of_folder(folder):

@@ -406,6 +406,13 @@ def test_a_second_process_is_kept_out_of_an_output_folder(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path):
+    for name in (".results.json.4711.tmp", ".mine.tmp", "4711.tmp"):
+        (tmp_path / name).touch()
+    with folder_lock(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".mine.tmp", "4711.tmp"]
+
+
 def test_an_error_in_a_locked_block_is_not_swallowed(tmp_path):
     with pytest.raises(FileNotFoundError), folder_lock(tmp_path / "out"):
         (tmp_path / "missing").read_text()

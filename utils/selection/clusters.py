@@ -84,7 +84,7 @@ class Clusters:
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not a clusters file ({error!r})") from None
 
     def check(self, other, path: str | Path = "the clusters") -> None:

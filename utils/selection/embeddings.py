@@ -82,7 +82,7 @@ class EmbeddingWriter:
             values = np.load(self._partial, mmap_mode="r", allow_pickle=False)
             whole = values.shape == (self.about["n"], self.about["d"]) and values.dtype == np.float32
             whole = whole and self._done_path.stat().st_size == self._num_blocks * _HASH_BYTES
-        except (InputError, OSError, ValueError, EOFError):
+        except Exception:  # as in load_embeddings
             whole = False
         if not whole:
             logger.warning("%s is damaged: starting again", self._partial)
@@ -181,9 +181,9 @@ def load_embeddings(path, *, trusted_for=None) -> Embeddings:
     about = {} if bare else _read_about(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy and Python's parser raise many unrelated types on damaged bytes
         way_out = "save it again with numpy.save" if bare else "run get_embeddings.py again"
-        raise InputError(f"{path}: not a readable .npy file ({error}); {way_out}") from None
+        raise InputError(f"{path}: not a readable .npy file ({str(error)[:200]}); {way_out}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         found = getattr(array, "dtype", "several arrays")
         raise InputError(f"{path}: holds {found}, embeddings are float32; is it another kind of file?")

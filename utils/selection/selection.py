@@ -99,7 +99,7 @@ class Selection:
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not a Selection ({error!r})") from None
 
     @classmethod

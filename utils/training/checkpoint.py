@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from utils.errors import InputError
 from utils.files import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Checkpoints:
     def restore(self, *, model, optimizer) -> tuple[int, dict, dict] | None:
         """Load the newest whole checkpoint into `model` and `optimizer`: (steps done, extra, arrays), or None.
 
-        A damaged one is reported and the one before it taken.
+        A damaged one is reported and the one before it taken. Raises InputError where it is a checkpoint of another model.
         """
         for place in reversed(self._found()):
             problem = self._damage(place)
@@ -75,9 +76,15 @@ class Checkpoints:
                 logger.warning("checkpoint %s is damaged (%s); trying the one before it", place, problem)
                 continue
             extra = json.loads((place / _STATE).read_text(encoding="utf-8"))
+            stored = load_file(place / "model.safetensors")
+            own = _model_tensors(model)
+            if {name: t.shape for name, t in stored.items()} != {name: t.shape for name, t in own.items()}:
+                raise InputError(
+                    f"{place}: the checkpoint is of another model than this run's: its config was changed since then. Restore "
+                    "it, or start afresh with --overwrite_output_dir"
+                )
             with torch.no_grad():
-                stored = load_file(place / "model.safetensors")
-                for name, tensor in _model_tensors(model).items():
+                for name, tensor in own.items():
                     tensor.copy_(stored[name])
             _load_optimizer(model, optimizer, load_file(place / "optimizer.safetensors"))
             logger.info("continuing from %s", place)
@@ -99,7 +106,7 @@ class Checkpoints:
             for name, expected in state["sha256"].items():
                 if file_sha256(place / name) != expected:
                     return f"{name} does not match its checksum"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return str(error)
         return None
 

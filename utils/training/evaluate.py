@@ -10,6 +10,7 @@ from utils.data.examples import Examples
 from utils.data.metrics import compute_metrics
 from utils.data.tasks import Task
 from utils.data.tokens import Encoded
+from utils.errors import InputError
 from utils.files import read_json, write_json, write_text
 from utils.models.class_names import evaluation_warnings
 from utils.models.session import Session
@@ -48,9 +49,12 @@ def evaluate(
 def add_to_eval_log(path: Path, step: int, split: str, metrics: dict) -> None:
     """Append an evaluation during training to eval_log.json. A continued run replaces what it evaluates again."""
     history = read_json(path, list) if path.exists() else []
-    earlier = [
-        entry for entry in history if entry["step"] < step or (entry["split"] != split and entry["step"] == step)
-    ]
+    try:
+        earlier = [
+            entry for entry in history if entry["step"] < step or (entry["split"] != split and entry["step"] == step)
+        ]
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: not what a run of ours writes; move it away") from None
     write_json(path, [*earlier, {"step": step, "split": split, **metrics}])
 
 
