@@ -12,7 +12,8 @@ from utils.selection.strategies.vectors import mean_of
 
 
 @strategy(
-    "lightweight", needs=("embeddings",), weighted=True, source="Bachem et al. 2018, arXiv 1702.08248"
+    "lightweight", needs=("embeddings",), weighted=True, source="Bachem et al. 2018, arXiv 1702.08248",
+    fidelity="equal to the published distribution and weights",
 )  # fmt: skip
 def lightweight(inputs: Inputs, pool: Pool) -> Picks:
     """draws with replacement, half uniform, half by squared distance to the mean; unbiased weights."""
@@ -20,7 +21,10 @@ def lightweight(inputs: Inputs, pool: Pool) -> Picks:
     return _with_replacement(inputs, pool, squared, mix=0.5)
 
 
-@strategy("importance", needs=("score",), weighted=True, source="Hansen & Hurwitz 1943")
+@strategy(
+    "importance", needs=("score",), weighted=True, source="Hansen & Hurwitz 1943",
+    fidelity="equal to draws with replacement weighted by 1 / (n p)",
+)  # fmt: skip
 def importance(
     inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None, score_epoch: float | None = None
 ) -> Picks:
@@ -32,7 +36,9 @@ def importance(
 
 
 @strategy(
-    "poisson", needs=("score",), weighted=True, source="Horvitz & Thompson 1952; Madow 1949 (fixed size)"
+    "poisson", needs=("score",), weighted=True, source="Horvitz & Thompson 1952; Madow 1949 (fixed size)",
+    fidelity="equal in inclusion probabilities and weights; differs in the draws, which are systematic instead of "
+    "independent, because then the size is exact",
 )  # fmt: skip
 def poisson(
     inputs: Inputs, pool: Pool, *, mix: float = 0.1, score: str | None = None, score_epoch: float | None = None

@@ -8,13 +8,18 @@ from utils.selection.strategies.ordering import quotas, ranks_within
 from utils.selection.strategies.registry import Picks, Pool, strategy
 
 
-@strategy("random", source="the baseline to beat")
+@strategy("random", source="the baseline to beat", fidelity="equal to uniform draws without replacement")
 def random(inputs: Inputs, pool: Pool) -> Picks:
     """uniform without replacement, nested over budgets."""
     return Picks(_in_random_order(inputs, pool))
 
 
-@strategy("stratified", needs=("labels",), source="proportional stratified sampling")
+@strategy(
+    "stratified",
+    needs=("labels",),
+    source="proportional stratified sampling",
+    fidelity="equal to proportional shares, rounded by largest remainder",
+)
 def stratified(inputs: Inputs, pool: Pool) -> Picks:
     """random within each gold label (and genre, where known), each with its share of the budget."""
     strata = inputs.classes
