@@ -401,3 +401,9 @@ def test_one_principal_axis_is_enough(tmp_path):
     flags = ["--num_clusters", 2, "--pca", 1, "--output_dir", tmp_path / "clusters"]
     run("cluster_embeddings", "--embedding_path", writer.finish(), *flags)
     assert Clusters.load(tmp_path / "clusters" / "clusters.npz").centers.shape == (2, 1)
+
+
+def test_an_odd_config_without_weights_is_one_line(checkpoint):
+    change_config(num_attention_heads=0)(checkpoint)
+    with pytest.raises(InputError, match=r"cannot be loaded as AutoModel.*ZeroDivisionError"):
+        load_classifier(tiny.LABELS, ModelSettings(config_name=str(checkpoint)))
