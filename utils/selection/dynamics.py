@@ -38,6 +38,10 @@ class Dynamics:
             raise InputError(
                 f"dynamics: logits of shape {self.logits.shape} for {len(self.epochs)} snapshots of {len(self.labels)} examples"
             )
+        if np.isinf(self.logits).any():
+            raise InputError("dynamics: the logits hold infinity; the file is damaged")
+        if not np.isfinite(self.epochs).all():
+            raise InputError("dynamics: the epochs of the snapshots are not all finite numbers; the file is damaged")
         if self.mode not in ("train", "eval"):
             raise InputError(f"dynamics: mode {self.mode!r} is neither train nor eval")
 
@@ -66,8 +70,8 @@ class Dynamics:
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not training dynamics ({error!r})") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path}: not training dynamics ({error!r:.200})") from None
 
     def at_epoch(self, epoch: float) -> "Dynamics":
         """The snapshots that were taken at this epoch alone. Raises InputError where there is none."""

@@ -118,7 +118,7 @@ class InputMaker:
             *words_of(self.settings, DataSettings, leave_out=("max_seq_length", "overwrite_cache")),
             "--num_clusters", self.making.num_clusters, "--num_seeds", 1, "--random_state", self.seed,
         ]  # fmt: skip
-        self._run(words, out, done=out / "clusters.npz", reads=[embeddings], main_only=True)
+        self._run(words, out, done=out / "clusters.json", reads=[embeddings], main_only=True)
         return out / "clusters.npz"
 
     def irreducible_loss(self, examples) -> Path:

@@ -194,8 +194,8 @@ def _about_dynamics(run: Dynamics, path) -> dict:
 
 
 def _load_logits(examples: Examples, path) -> np.ndarray:
-    if not Path(path).exists():
-        raise InputError(f"{path}: no such file; get_embeddings.py --logits makes it")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; get_embeddings.py --logits makes logits_<task>_<split>.npy")
     if Path(path).with_suffix(".json").exists():
         found = load_embeddings(path)  # the same pair of files, with the same checks
         found.check(examples)
