@@ -14,174 +14,26 @@ import json
 import pickle
 import random
 import re
-import shutil
 import signal
 import sys
 import tempfile
 import time
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.fault_world import HANG, STAGES, Stage, World
 from tests import forked
 from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, seed_number
 from utils.errors import run_script
-from utils.files import file_sha256, read_json, write_json
+from utils.files import file_sha256, write_json
 
 BAD = ("traceback", "unclear", "silent", "hang", "lost", "executed")
-HANG = 60  # seconds
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING) |.*it/s\]|.*\?it|\s*$")
 # Text and weights carry no checksum: a changed letter or number may be another valid input, which nobody can notice.
 FREE = (".tsv", ".txt", ".json", ".csv", ".safetensors")
-TRAIN = (
-    "--task_name MNLI --data_dir data --do_eval --max_seq_length 32 --per_device_train_batch_size 8 --learning_rate 3e-3 "
-    "--per_device_eval_batch_size 64 --logging_steps 1"
-)
-FRESH = f"--config_name tiny --tokenizer_name tiny {TRAIN} --do_train --num_train_epochs 6 --record_dynamics --save_steps 12"
-EMBED = "--model_name_or_path runs/all --task_name MNLI --data_dir data --max_seq_length 32"
-CLUSTER = "--embedding_path embeddings/cls_embeddings_mnli_train.npy --data_dir data --num_clusters 3 --num_seeds 1"
-MODEL = ("runs/all/config.json", "runs/all/model.safetensors", "runs/all/tokenizer*.json")
-SPLITS = ("data/*.tsv", "cache/encoded/*/*")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One script: its flags, patterns of the files that it reads, its output folder. rival: flags of a second process."""
-
-    script: str
-    words: str
-    reads: tuple[str, ...]
-    out: str
-    rival: str = ""
-
-    def flags(self, more: str = "") -> list[str]:
-        name = () if self.script == "report.py" else ("--output_dir", self.out)
-        return [*self.words.split(), *more.split(), *name]
-
-
-def select(strategy: str, *reads: str, words: str) -> Stage:
-    words = f"--strategy {strategy} --data_pct 0.5 --data_dir data {words}"
-    return Stage("select_examples.py", words, ("data/train.tsv", *reads), f"chosen_{strategy}", "--selection_seed 1")
-
-
-# In this order they make the world. `broken` is a run that was killed; it is made apart.
-STAGES = {
-    "corpus": Stage("demo/generate.py", "--num_train 60 --num_dev 12", (), "data"),
-    "challenge": Stage("hans/generate.py", "--per_subcase 2", (), "hans", "--seed 1"),
-    "train": Stage("run_glue.py", FRESH, (*SPLITS, "tiny/*"), "runs/all", "--seed 1"),
-    "embed": Stage("get_embeddings.py", f"{EMBED} --logits", (*SPLITS, *MODEL), "embeddings"),
-    "cluster": Stage("cluster_embeddings.py", CLUSTER, ("data/train.tsv", "embeddings/cls*"), "clusters"),
-    "diverse": select("diverse", "clusters/clusters.npz", words="--cluster_path clusters/clusters.npz"),
-    "ambiguous": select("ambiguous", "runs/all/dynamics.npz", words="--dynamics_path runs/all/dynamics.npz"),
-    "kcenter": select("kcenter", "embeddings/cls*", words="--embedding_path embeddings/cls_embeddings_mnli_train.npy"),
-    "entropy": select("entropy", "embeddings/logits*", words="--logits_path embeddings/logits_mnli_train.npy"),
-    "subset": Stage(
-        "run_glue.py",
-        f"{FRESH} --selection chosen_diverse/selection.npz",
-        (*SPLITS, "tiny/*", "chosen_diverse/selection.npz"),
-        "runs/diverse",
-        "--seed 1",
-    ),
-    "evaluate": Stage("run_glue.py", f"--model_name_or_path runs/all {TRAIN}", (*SPLITS, *MODEL), "evaluated"),
-    "hans": Stage(
-        "test_hans.py",
-        "--model_name_or_path runs/all --data_dir hans --max_seq_length 32",
-        ("hans/*.txt", "cache/encoded/*/*", *MODEL),
-        "runs/all/hans",
-    ),
-    "report": Stage(
-        "report.py",
-        "runs --output_dir report",
-        ("runs/*/r*.json", "runs/*/selection.json", "runs/*/hans/*.json", "runs/*/predictions*"),
-        "report",
-    ),
-    "resume": Stage("run_glue.py", FRESH, ("broken/checkpoints/*/*", "broken/dynamics/*", "broken/run.json"), "broken"),
-}
-
-
-class World:
-    """Files of every stage in `folder/whole`, copied to `folder/round` for each round; results nothing happened to."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.whole, self.place = folder, folder / "whole", folder / "round"
-        self._expected: dict[tuple[str, str], tuple[dict, float]] = {}
-        shutil.copytree(forked.ROOT / "demo" / "albert-tiny", self.whole / "tiny")
-        config = read_json(self.whole / "tiny" / "config.json")
-        write_json(self.whole / "tiny" / "config.json", {**config, "num_hidden_layers": 1})
-        self.place = self.whole
-        for name, stage in STAGES.items():
-            if name != "resume":
-                self.run(stage, check=0)
-        self._kill_a_run()
-        self.place = folder / "round"
-
-    def _kill_a_run(self) -> None:
-        running, checkpoints = self.start(STAGES["resume"]), self.whole / "broken" / "checkpoints"
-        while len(list(checkpoints.glob("step_*"))) < 2 and running.wait(0.002) is None:
-            pass
-        running.send(signal.SIGKILL)
-        assert running.finish().status == -signal.SIGKILL
-        (self.whole / "broken" / ".lock").unlink(missing_ok=True)
-
-    def fresh(self, stage: Stage, *, keep: bool = False) -> None:
-        """A new copy of the world, without the results of this stage unless they are to be kept."""
-        shutil.rmtree(self.place, ignore_errors=True)
-        shutil.copytree(self.whole, self.place)
-        if not keep and stage is not STAGES["resume"]:
-            shutil.rmtree(self.place / stage.out)
-
-    def start(self, stage: Stage, flags=None, *, label: str = "printed", file_size: int = -1) -> forked.Running:
-        return forked.start(
-            stage.script, *(flags or stage.flags()), printed=self.folder / label, cwd=self.place, file_size=file_size,
-            env={"TIS_CACHE": "cache", "TMPDIR": str(self.folder)},
-        )  # fmt: skip
-
-    def run(self, stage: Stage, flags=None, *, check: int | None = None, **how) -> forked.Finished:
-        done = self.start(stage, flags, **how).finish(HANG)
-        assert check is None or done.status == check, f"{stage} {done}"
-        return done
-
-    def expected(self, name: str, more: str = "") -> tuple[dict, float]:
-        """Results of a stage that nothing happened to, and how many seconds it took."""
-        if (name, more) not in self._expected:
-            stage, started = STAGES[name], time.perf_counter()
-            self.fresh(stage)
-            self.run(stage, stage.flags(more), check=0)
-            self._expected[name, more] = self.results(stage), time.perf_counter() - started
-        return self._expected[name, more]
-
-    def results(self, stage: Stage) -> dict:
-        """What a stage left: name -> content that must be alike in every undisturbed run."""
-        found = self.place / stage.out
-        skipped = ("run.json", ".lock", "log.jsonl")
-        paths = [path for path in found.rglob("*") if path.is_file() and path.name not in skipped]
-        return {str(path.relative_to(found)): _content(path) for path in paths}
-
-    def files(self, stage: Stage) -> dict:
-        """Hash of every file that the script must leave alone: all but the caches, and a run that it continues."""
-        own = self.place / "broken" if stage is STAGES["resume"] else self.place / "cache"
-        paths = [
-            path
-            for path in self.place.rglob("*")
-            if path.is_file() and not {own, self.place / "cache"} & {*path.parents}
-        ]
-        return {path: file_sha256(path) for path in paths}
-
-
-def _content(path: Path):
-    if path.suffix != ".json":
-        return file_sha256(path)
-    return _without_times(json.loads(path.read_text()))
-
-
-def _without_times(value):
-    if isinstance(value, dict):
-        varying = ("versions", "arguments")
-        return {k: _without_times(v) for k, v in value.items() if "second" not in k and k not in varying}
-    return value
 
 
 # --------------------------------------------------------------------------------------------------------------- outcomes
@@ -207,7 +59,7 @@ def compare(world: World, name: str, done: forked.Finished, before: dict, *, sai
     outcome = judge(done, stage)
     if outcome != "ended":
         return outcome
-    if world.results(stage) == world.expected(name)[0]:
+    if not world.differences(name):
         return "same"
     if said and said in done.stderr + done.stdout:
         return "warned"
@@ -216,7 +68,7 @@ def compare(world: World, name: str, done: forked.Finished, before: dict, *, sai
 
 # ----------------------------------------------------------------------------------------------------------------- faults
 def damage(world: World, rng: random.Random):
-    name = rng.choice([name for name, stage in STAGES.items() if stage.reads])
+    name = rng.choice([name for name in world.names if STAGES[name].reads])
     stage = STAGES[name]
     world.expected(name)
     world.fresh(stage)
@@ -261,7 +113,7 @@ LONG = (
 
 
 def flags(world: World, rng: random.Random):
-    name = rng.choice(list(STAGES))
+    name = rng.choice(world.names)
     stage = STAGES[name]
     world.fresh(stage, keep=rng.random() < 0.2)
     (world.place / "loop").symlink_to("loop")
@@ -286,7 +138,7 @@ def _lost(before: dict) -> bool:
 
 
 def kill(world: World, rng: random.Random):
-    name = rng.choice(list(STAGES))
+    name = rng.choice(world.names)
     stage = STAGES[name]
     seconds = world.expected(name)[1]
     world.fresh(stage)
@@ -301,13 +153,13 @@ def kill(world: World, rng: random.Random):
     what = f"{name}: killed after {', '.join(f'{moment:.3f}' for moment in moments)} of {seconds:.3f} s"
     outcome = compare(world, name, done, before)
     if outcome == "refused":  # right only where the process had finished before the kill
-        whole = "finished" in done.stderr and world.results(stage) == world.expected(name)[0]
+        whole = "finished" in done.stderr and not world.differences(name)
         outcome = "same" if whole else "lost"
     return what, outcome, done
 
 
 def two(world: World, rng: random.Random):
-    name = rng.choice(list(STAGES))
+    name = rng.choice(world.names)
     stage = STAGES[name]
     rival = stage.rival if rng.random() < 0.7 else ""
     seconds = world.expected(name)[1]
@@ -321,14 +173,14 @@ def two(world: World, rng: random.Random):
     outcomes = [judge(done, stage) for done in ends]
     bad = next((outcome for outcome in outcomes if outcome in BAD), None)
     if not bad:
-        whole = world.results(stage) in (world.expected(name)[0], world.expected(name, rival)[0])
+        whole = not (world.differences(name) and world.differences(name, rival))
         bad = "lost" if _lost(before) else "same" if whole and "ended" in outcomes else "silent"
     what = f"{name}: two at once, {pause:.3f} s apart, the second with {rival or 'the same flags'}: {outcomes}"
     return what, bad, ends[0] if outcomes[0] in BAD else ends[1]
 
 
 def disk(world: World, rng: random.Random):
-    name = rng.choice(list(STAGES))
+    name = rng.choice(world.names)
     stage = STAGES[name]
     world.expected(name)
     world.fresh(stage)
@@ -357,7 +209,7 @@ def hostile(world: World, rng: random.Random):
         "diverse": ("clusters/clusters.npz",), "ambiguous": ("runs/all/dynamics.npz",),
         "entropy": ("embeddings/logits_mnli_train.npy",), "resume": ("broken/dynamics/*.npy", "broken/checkpoints/*/*rs"),
     }  # fmt: skip
-    name = rng.choice(list(places))
+    name = rng.choice([name for name in places if name in world.names])
     stage, pattern = STAGES[name], rng.choice(places[name])
     world.expected(name)
     world.fresh(stage)
@@ -398,7 +250,8 @@ def one_round(world: World, seed: int, number: int, kinds) -> dict:
     started = time.perf_counter()
     try:
         what, outcome, done = KINDS[kind](world, rng)
-        end = f"status {done.status}: {done.stderr[-1500:]}"
+        different = world.different if outcome in ("silent", "other") else []
+        end = f"status {done.status}: {done.stderr[-1500:]}{different or ''}"
     except forked.TimedOut as error:
         what, outcome, end = "", "hang", str(error)[-1500:]
     return {
@@ -407,11 +260,11 @@ def one_round(world: World, seed: int, number: int, kinds) -> dict:
     }  # fmt: skip
 
 
-def campaign(folder: Path, numbers, seed: int, kinds) -> list[dict]:
+def campaign(folder: Path, numbers, seed: int, kinds=tuple(KINDS), stages=()) -> list[dict]:
     """The rounds of those numbers, in a world made in `folder`; bad ones are printed as they are found."""
     from tqdm import tqdm
 
-    world, rounds = World(folder), []
+    world, rounds = World(folder, stages), []
     for number in tqdm(numbers, unit="round", disable=None):
         rounds.append(one_round(world, seed, number, kinds))
         if rounds[-1]["outcome"] in BAD:
@@ -426,14 +279,15 @@ def main(argv=None) -> None:
     parser.add_argument("--seed", type=seed_number, default=0, help="other seeds give other faults")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of faults")
     parser.add_argument(
-        "--only", type=non_negative_int, metavar="ROUND", help="this round alone, as in the same --kinds"
+        "--only", type=non_negative_int, metavar="ROUND", help="this round alone, of the same --kinds and --stages"
     )
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=[], help="of the world (default: all)")
     parser.add_argument("--output", help="JSON file for all rounds")
     args = parse_args(parser, argv)
     numbers = range(args.rounds) if args.only is None else [args.only]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="faults_") as folder:
-        rounds = campaign(Path(folder), numbers, args.seed, args.kinds)
+        rounds = campaign(Path(folder), numbers, args.seed, args.kinds, args.stages)
     counts = {kind: dict(Counter(r["outcome"] for r in rounds if r["kind"] == kind)) for kind in args.kinds}
     for kind, found in counts.items():
         print(f"{kind:8}" + ", ".join(f"{outcome} {count}" for outcome, count in sorted(found.items())))

@@ -31,6 +31,11 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(LIBRARIES)
 
 
+def preload(*modules: str) -> None:
+    """Import further modules before the first start; only then."""
+    _context.set_forkserver_preload([*LIBRARIES, *modules])
+
+
 @dataclass(frozen=True)
 class Finished:
     status: int  # negative: the signal that ended it

@@ -33,6 +33,8 @@ def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked_file(folder) as path:
         try:
+            for unfinished in folder.glob(".*.[0-9]*.tmp"):  # of a killed process
+                unfinished.unlink(missing_ok=True)
             yield
         finally:
             path.unlink(missing_ok=True)
