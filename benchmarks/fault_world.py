@@ -70,7 +70,7 @@ STAGES = {
     "report": Stage(
         "report.py",
         "runs --output_dir report",
-        ("runs/*/r*.json", "runs/*/selection.json", "runs/*/hans/*.json", "runs/*/predictions*"),
+        ("runs/*/r*.json", "runs/*/hans/*.json", "runs/*/predictions*"),
         "report",
     ),
     "resume": Stage("run_glue.py", FRESH, ("broken/checkpoints/*/*", "broken/dynamics/*", "broken/run.json"), "broken"),
@@ -83,7 +83,7 @@ class World:
     def __init__(self, folder: Path, names=()):
         """names: of the stages that are wanted, in the order of STAGES; those before must make what they read."""
         self.folder, self.whole, self.place = folder, folder / "whole", folder / "round"
-        forked.preload("sklearn.cluster", "benchmarks.faults")
+        forked.preload("sklearn.cluster")
         self.names = [name for name in STAGES if not names or name in names]
         self.different: list[str] = []  # what the last comparison found
         self._expected: dict[tuple[str, str], tuple[dict, float]] = {}
