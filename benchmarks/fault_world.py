@@ -107,12 +107,14 @@ class World:
         assert running.finish().status == -signal.SIGKILL
         (self.whole / "broken" / ".lock").unlink(missing_ok=True)
 
-    def fresh(self, stage: Stage, *, keep: bool = False) -> None:
-        """A new copy of the world, without the results of this stage unless they are to be kept."""
+    def fresh(self, stage: Stage, *, keep: bool = False, cold: bool = False) -> None:
+        """A new copy of the world, without the results of this stage unless they are to be kept. cold: no token cache."""
         shutil.rmtree(self.place, ignore_errors=True)
         shutil.copytree(self.whole, self.place)
         if not keep and stage is not STAGES["resume"]:
             shutil.rmtree(self.place / stage.out)
+        if cold:
+            shutil.rmtree(self.place / "cache")
 
     def start(self, stage: Stage, flags=None, *, label: str = "printed", file_size: int = -1) -> forked.Running:
         return forked.start(

@@ -141,16 +141,20 @@ def kill(world: World, rng: random.Random):
     name = rng.choice(world.names)
     stage = STAGES[name]
     seconds = world.expected(name)[1]
-    world.fresh(stage)
+    replaces = name not in ("report", "resume") and rng.random() < 0.25
+    words = stage.flags("--overwrite_output_dir" if replaces else "")
+    world.fresh(stage, keep=replaces, cold=rng.random() < 0.5)
     before, moments = world.files(stage), []
+    if replaces:
+        before = {path: found for path, found in before.items() if world.place / stage.out not in path.parents}
     for _ in range(rng.choice((1, 1, 2))):
         moments.append(rng.uniform(0, 1.05 * seconds))
-        running = world.start(stage)
+        running = world.start(stage, words)
         if running.wait(moments[-1]) is None:
             running.send(signal.SIGKILL)
         running.finish(HANG)
-    done = world.run(stage)
-    what = f"{name}: killed after {', '.join(f'{moment:.3f}' for moment in moments)} of {seconds:.3f} s"
+    done = world.run(stage, words)
+    what = f"{name}: killed after {', '.join(f'{moment:.3f}' for moment in moments)} of {seconds:.3f} s{', replacing' if replaces else ''}"
     outcome = compare(world, name, done, before)
     if outcome == "refused":  # right only where the process had finished before the kill
         whole = "finished" in done.stderr and not world.differences(name)
@@ -164,7 +168,7 @@ def two(world: World, rng: random.Random):
     rival = stage.rival if rng.random() < 0.7 else ""
     seconds = world.expected(name)[1]
     world.expected(name, rival)
-    world.fresh(stage)
+    world.fresh(stage, cold=rng.random() < 0.5)
     before, pause = world.files(stage), rng.choice((0, rng.uniform(0, seconds)))
     first = world.start(stage)
     time.sleep(pause)
@@ -183,7 +187,7 @@ def disk(world: World, rng: random.Random):
     name = rng.choice(world.names)
     stage = STAGES[name]
     world.expected(name)
-    world.fresh(stage)
+    world.fresh(stage, cold=rng.random() < 0.5)
     before, limit = world.files(stage), int(4096 * 2 ** rng.uniform(0, 8))
     done = world.run(stage, file_size=limit)
     what, outcome = f"{name}: no file above {limit} bytes", compare(world, name, done, before)
