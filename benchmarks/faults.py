@@ -91,7 +91,10 @@ def damage(world: World, rng: random.Random):
     free = path.suffix in FREE and not {"cache", "checkpoints", "dynamics"} & {*path.parts}
     free = free and how in ("flip", "overwrite", "cut")
     what = f"{name}: {how} {path.relative_to(world.place)} at {at}"
-    return what, compare(world, name, done, before, said=path.name, free=free), done
+    said, run = path.name, path.relative_to(world.place).parts[1]
+    if name == "report":  # its notes name the run; a run without HANS results or predictions is a run like others
+        said, free = f"note: {run}", free or (how == "delete" and path.name not in ("run.json", "results.json"))
+    return what, compare(world, name, done, before, said=said, free=free), done
 
 
 VALUES = [*(
