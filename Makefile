@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 OUT ?= out
+ROUNDS ?= 1000
 # `make reproduce`: the published table's recipe. GLUE_DIR and HANS_DIR name local data; without them the hub is asked.
 MODEL ?= albert-base-v1
 SHARES ?= 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1.0
@@ -9,7 +10,7 @@ SEEDS ?= 0 1 2
 RECIPE ?= --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 --num_train_epochs 3.0 --fp16
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test style quality bench clean
+.PHONY: help setup demo reproduce test style quality bench faults clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +46,9 @@ quality: setup  ## check formatting, lint and the import contracts
 
 bench: setup  ## speed, side by side with the Hugging Face Trainer
 	$(BIN)/python -m benchmarks.throughput
+
+faults: setup  ## damage, kill and crowd the scripts ROUNDS times; count how they end
+	$(BIN)/python -m benchmarks.faults --rounds $(ROUNDS) --output $(OUT)/faults.json
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf $(OUT) .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ start takes milliseconds instead of seconds, so that a test can afford to kill d
 
 import multiprocessing
 import os
+import resource
 import runpy
 import socket
 import sys
@@ -30,11 +31,20 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(LIBRARIES)
 
 
+def preload(*modules: str) -> None:
+    """Import further modules before the first start; only then."""
+    _context.set_forkserver_preload([*LIBRARIES, *modules])
+
+
 @dataclass(frozen=True)
 class Finished:
     status: int  # negative: the signal that ended it
     stdout: str
     stderr: str
+
+
+class TimedOut(AssertionError):
+    """A script did not end in time; it was killed."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +65,15 @@ class Running:
         if self.wait(timeout) is None:
             self.process.kill()
             self.process.join()
-            raise AssertionError(f"still running after {timeout} s:\n{_read(self.printed, 'err')}")
+            raise TimedOut(f"still running after {timeout} s:\n{_read(self.printed, 'err')}")
         return Finished(self.process.exitcode, _read(self.printed, "out"), _read(self.printed, "err"))
 
 
-def start(script, *args, printed: Path, env: dict | None = None) -> Running:
-    """Start `script` (a path, relative to the repository) with those flags."""
+def start(script, *args, printed: Path, env: dict | None = None, cwd: Path = ROOT, file_size: int = -1) -> Running:
+    """Start `script` (a path, relative to the repository) with those flags. file_size: bytes that no file may exceed."""
     environment = os.environ | ENVIRONMENT | (env or {})
-    process = _context.Process(target=_run, args=(str(ROOT / script), list(map(str, args)), environment, str(printed)))
+    target = (str(ROOT / script), list(map(str, args)), environment, str(printed), str(cwd), file_size)
+    process = _context.Process(target=_run, args=target)
     with mock.patch.dict(os.environ, ENVIRONMENT):
         process.start()
     return Running(process, Path(printed))
@@ -97,11 +108,12 @@ def _read(printed: Path, kind: str) -> str:
     return Path(f"{printed}.{kind}").read_text(encoding="utf-8", errors="replace")
 
 
-def _run(script: str, args: list[str], environment: dict, printed: str) -> None:
+def _run(script: str, args: list[str], environment: dict, printed: str, cwd: str, file_size: int) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(cwd)
     sys.path.insert(0, str(ROOT))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))  # -1: no limit
     for number, kind in ((1, "out"), (2, "err")):
         file = os.open(f"{printed}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)

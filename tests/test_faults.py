@@ -20,7 +20,7 @@ from tests import tiny
 from utils.data.tokenizer import load_tokenizer, save_tokenizer
 from utils.data.tokens import encode
 from utils.errors import InputError, RunFailed
-from utils.files import read_npz, write_npz
+from utils.files import folder_lock, read_npz, write_npz
 from utils.flags import InferenceSettings, ModelSettings
 from utils.models import distributed
 from utils.models.classifier import load_classifier
@@ -328,6 +328,21 @@ def test_an_empty_folder_name_is_not_the_current_folder(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(*words, "--output_dir", "")
     assert stopped.value.code == 2 and "--output_dir is empty" in capsys.readouterr().err
+
+
+def test_two_dashes_are_no_value(capsys):
+    """argparse makes an empty list of them, where one word is expected."""
+    with pytest.raises(SystemExit) as stopped:
+        run("hans.generate", "--output_dir", "x", "--split=--")
+    assert stopped.value.code == 2 and "--split is empty" in capsys.readouterr().err
+
+
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
+    for name in (".clusters.npz.123.tmp", ".own.tmp", "kept.npz"):
+        (tmp_path / name).write_text("")
+    with folder_lock(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".own.tmp", "kept.npz"]
 
 
 def test_a_corpus_that_would_take_hours_is_refused_at_once(tmp_path):

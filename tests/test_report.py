@@ -548,6 +548,14 @@ def test_the_line_names_file_and_key(tmp_path, file, change, message):
     assert message in line and "\n" not in line
 
 
+def test_results_without_the_record_of_their_run_are_named(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"run-{seed}", "random", 0.5, seed, 0.8)
+    (tmp_path / "run-1" / "run.json").unlink()
+    runs = load_runs(tmp_path)
+    assert "run-1: results.json without run.json; left out" in runs.problems and len(runs.results) == 1
+
+
 def test_predictions_that_were_cut_short_are_named(tmp_path):
     write_run(tmp_path / "good", "random", 0.1, 0, 0.6)
     bad = write_run(tmp_path / "bad", "hard", 0.1, 0, 0.7)

@@ -58,7 +58,8 @@ class ArgumentParser(argparse.ArgumentParser):
         """The arguments. An empty value, as of a shell variable that is not set, is an error: never the current folder."""
         parsed = super().parse_args(args, namespace)
         for name, value in vars(parsed).items():
-            if value != self.get_default(name) and "" in (value if isinstance(value, list) else [value]):
+            given = value if isinstance(value, list) else [value]
+            if value != self.get_default(name) and (not given or "" in given):  # --name=-- gives an empty list
                 self.error(f"--{name} is empty; is a variable of the shell not set?")
         return parsed
 

@@ -128,8 +128,6 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.overwrite and self._ours:
             self._remove_old_run()
-        for unfinished in self.path.glob(".*.tmp"):  # of a killed run
-            unfinished.unlink(missing_ok=True)
         if not self.resuming:
             write_json(
                 self.path / RUN_FILE,

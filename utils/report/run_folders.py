@@ -46,6 +46,9 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
             found.append(_read(path, name, paths, challenges))
         except InputError as error:
             problems.append(str(error))
+    for path in sorted(folder.rglob(RESULTS_FILE)):
+        if not path.with_name(RUN_FILE).exists() and "selector" not in path.relative_to(folder).parts:
+            problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
     planned, scoring = _read_plan(folder / PLAN_FILE)
     begun = {path.name for path in paths}
     waiting = [name for name in planned if name not in begun]
