@@ -132,7 +132,9 @@ def test_all_splits_and_what_the_json_says(checkpoints, data, tmp_path):
             about = json.loads(path.with_suffix(".json").read_text())
             assert (about["n"], about["d"]) == expected[name].shape and about["split"] == split and about["complete"]
             assert about["pooling"] == name and about["class_names"] == list(tiny.LABELS)
-    assert len(list(out.iterdir())) == 4 * len(SPLITS), "something unfinished is left behind"
+    with_gold = [split for split in SPLITS if not split.startswith("test")]
+    assert {path.name for path in out.glob("gold_*")} == {f"gold_mnli_{split}.npy" for split in with_gold}
+    assert len(list(out.iterdir())) == 4 * len(SPLITS) + len(with_gold), "something unfinished is left behind"
 
 
 @pytest.mark.parametrize(("family", "room"), [("albert", 64), ("bert", 64), ("roberta", 63), ("distilbert", 64)])
@@ -172,6 +174,7 @@ def test_an_interrupted_extraction_continues_to_the_same_bytes(checkpoints, data
     extract(checkpoint, data, tmp_path / "whole", "--logits")
     assert sorted(seen) == list(range(37))
     names = [f"{kind}_mnli_train{end}" for kind in ("cls_embeddings", "logits") for end in (".npy", ".json")]
+    names.append("gold_mnli_train.npy")
     until(17)
     with pytest.raises(Killed):
         extract(checkpoint, data, tmp_path / "killed", "--logits")

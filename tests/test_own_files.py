@@ -64,7 +64,7 @@ def test_one_epoch_is_chosen(world, tmp_path):
     expected = np.mean([Dynamics.load(path).el2n_per_snapshot()[2] for path in paths], axis=0)
     np.testing.assert_allclose(chosen.scores, expected, rtol=1e-6)
     with pytest.raises(InputError, match=r"--score_epoch 3: .* epochs 0.50, 1.00, 1.50, 2.00"):
-        choose(world, tmp_path, *flags, 3)
+        choose(world, tmp_path / "other", *flags, 3)
 
 
 @pytest.mark.parametrize("name", ["easy", "hard", "loss", "aum", "ccs", "jtt", "importance", "poisson"])
@@ -168,7 +168,7 @@ def test_a_ranking_is_followed_and_the_rest_is_random(world, examples, tmp_path,
     rows = [9, 3, 44, 0, 12]
     (tmp_path / "r.txt").write_text("".join(f"{examples.guids[row] if by_id else row}\n" for row in rows))
     flags = ("--strategy", "ranking", "--ranking", tmp_path / "r.txt")
-    chosen = [choose(world, tmp_path, *flags, "--selection_seed", seed).indices.tolist() for seed in (0, 1)]
+    chosen = [choose(world, tmp_path / str(seed), *flags, "--selection_seed", seed).indices.tolist() for seed in (0, 1)]
     assert chosen[0][:5] == chosen[1][:5] == rows and chosen[0] != chosen[1]
     assert len(set(chosen[0])) == 9 and read_ranking(tmp_path / "r.txt", examples).tolist() == rows
 

@@ -289,7 +289,8 @@ def test_continuing_rewrites_nothing_and_clears_half_written_files(tmp_path):
     directory(tmp_path).begin(data="abc")
     (tmp_path / ".results.json.123.tmp").write_text("{")
     before = (tmp_path / "run.json").read_bytes()
-    directory(tmp_path, save_steps=9).begin(data="abc")
+    with folder_lock(tmp_path):
+        directory(tmp_path, save_steps=9).begin(data="abc")
     assert (tmp_path / "run.json").read_bytes() == before and os.listdir(tmp_path) == ["run.json"]
 
 

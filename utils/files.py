@@ -40,8 +40,6 @@ def folder_lock(folder, *, enabled: bool = True) -> Iterator[None]:
             if re.fullmatch(r"\..+\.\d+\.tmp", unfinished.name):
                 unfinished.unlink(missing_ok=True)
         try:
-            for unfinished in folder.glob(".*.[0-9]*.tmp"):  # of a killed process
-                unfinished.unlink(missing_ok=True)
             yield
         finally:
             path.unlink(missing_ok=True)
