@@ -51,15 +51,16 @@ def judge(done: forked.Finished, stage: Stage) -> str:
     return "traceback" if "Traceback" in done.stderr or done.status < 0 else "unclear"
 
 
-def compare(world: World, name: str, done: forked.Finished, before: dict, *, said: str = "", free: bool = False) -> str:
-    """The outcome of a script that may have ended well. said: the word that a warning must hold where results differ."""
+def compare(world: World, name: str, done, before: dict, *, more: str = "", said: str = "", free: bool = False) -> str:
+    """The outcome of a script that may have ended well. said: the word that a warning must hold where results differ.
+    more: its further flags, which a selection records."""
     stage = STAGES[name]
     if _lost(before):
         return "lost"
     outcome = judge(done, stage)
     if outcome != "ended":
         return outcome
-    if not world.differences(name):
+    if not world.differences(name, more):
         return "same"
     if said and said in done.stderr + done.stdout:
         return "warned"
@@ -145,7 +146,9 @@ def kill(world: World, rng: random.Random):
     stage = STAGES[name]
     seconds = world.expected(name)[1]
     replaces = name not in ("report", "resume") and rng.random() < 0.25
-    words = stage.flags("--overwrite_output_dir" if replaces else "")
+    more = "--overwrite_output_dir" if replaces else ""
+    words = stage.flags(more)
+    world.expected(name, more)
     world.fresh(stage, keep=replaces, cold=rng.random() < 0.5)
     before, moments = world.files(stage), []
     if replaces:
@@ -158,9 +161,9 @@ def kill(world: World, rng: random.Random):
         running.finish(HANG)
     done = world.run(stage, words)
     what = f"{name}: killed after {', '.join(f'{moment:.3f}' for moment in moments)} of {seconds:.3f} s{', replacing' if replaces else ''}"
-    outcome = compare(world, name, done, before)
+    outcome = compare(world, name, done, before, more=more)
     if outcome == "refused":  # right only where the process had finished before the kill
-        whole = "finished" in done.stderr and not world.differences(name)
+        whole = "finished" in done.stderr and not world.differences(name, more)
         outcome = "same" if whole else "lost"
     return what, outcome, done
 
