@@ -29,6 +29,7 @@ def main(argv=None) -> None:
     from pathlib import Path
 
     from hans.challenge import HANS
+    from utils.files import folder_lock
     from utils.report.recorded import read_csv
     from utils.report.run_folders import load_runs
     from utils.report.write import write_report
@@ -39,7 +40,8 @@ def main(argv=None) -> None:
     for problem in runs.problems:
         print(f"note: {problem}")
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))
-    text = write_report(runs, out, published=args.published)
+    with folder_lock(out):
+        text = write_report(runs, out, published=args.published)
     print(text)
     print(f"the page to open: {out / 'report.html'}")
 
