@@ -179,6 +179,7 @@ def measure(args) -> dict:
     assert len(found) == (args.n if args.child == KMEANS else m)
     measured = OBJECTIVES.get(args.child)
     return {
+        "version": get_strategy(args.child).version if args.child != KMEANS else 1,
         "seconds": round(seconds, 2),
         "peak_anonymous": round(max(peak[0] - before, 0), 3),
         "peak_rss": peak_rss_gb(),

@@ -40,8 +40,7 @@ training passes over the whole data set: a report counts them.
 mean of weight times loss. All other strategies return weights of 1.
 
 **Time.** Measured at the size of MNLI, n = {n:,}, d = {d}, k = {k}, m = {m:,}, on given inputs, on one thread of a CPU
-with {cores} cores ([performance.md](performance.md)). A number belongs to the code it was measured with; the JSON file
-says which.
+with {cores} cores ([performance.md](performance.md)). A strategy whose present version was not measured has no time here.
 """
 
 
@@ -72,6 +71,8 @@ def _title(module: str) -> str:
 
 
 def _entry(strategy: Strategy, notes: dict, measured: dict | None) -> str:
+    if measured and measured.get("version", 1) != strategy.version:
+        measured = None  # the time of an earlier version
     marks = ", ".join(["weighted"] * strategy.weighted + ["for a second fine-tuning"] * strategy.second_pass)
     lines = [f"### {strategy.name}{f' ({marks})' if marks else ''}\n", f"{_sentence(strategy.description)}\n"]
     facts = {

@@ -155,7 +155,7 @@ def _read_lines(path: Path, task: Task) -> list[str]:
     if not path.parent.is_dir():
         raise InputError(f"--data_dir {path.parent}: no such folder; it should hold {path.name} of {task.name}")
     if not path.is_file():
-        there = sorted(p.name for p in path.parent.glob("*.tsv"))
+        there = sorted(p.name for p in path.parent.glob("*.tsv") if p.is_file())
         held = f"it holds {', '.join(there)}" if there else "it holds no .tsv file"
         raise InputError(f"--data_dir {path.parent}: no {path.name}, which {task.name} needs; {held}")
     data = path.read_bytes()
