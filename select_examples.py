@@ -54,6 +54,8 @@ def main(argv=None) -> None:
         _refuse_used(folder, args.overwrite_output_dir)
         examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
         selection = choose(choice_request(args), examples, args.selection_seed)
+        if not args.overwrite_output_dir:
+            _refuse_foreign(folder, selection)
         card = subset_card(selection, examples)
         (folder / CARD_FILE).unlink(missing_ok=True)  # of an earlier selection: it must never describe this one
         selection.save(folder / SELECTION)
@@ -73,8 +75,18 @@ def _refuse_used(folder, overwrite: bool) -> None:
     refuse_finished(folder, CARD_FILE, overwrite)
     if (folder / CARD_FILE).exists() and "provenance" not in read_json(folder / CARD_FILE):
         raise InputError(f"--output_dir {folder}: {CARD_FILE} is not this script's; give another folder")
-    if (folder / SELECTION).exists() and not (folder / CARD_FILE).exists():
-        refuse_finished(folder, SELECTION, overwrite)
+
+
+def _refuse_foreign(folder, selection) -> None:
+    """Raise InputError where the folder holds another selection without a card: somebody else's. The same one is what a
+    killed run of this command left."""
+    from utils.files import refuse_finished
+    from utils.run_directory import CARD_FILE
+    from utils.selection.selection import Selection
+
+    path = folder / SELECTION
+    if path.exists() and not (folder / CARD_FILE).exists() and Selection.load(path).digest != selection.digest:
+        refuse_finished(folder, SELECTION, overwrite=False)
 
 
 def _print_list() -> None:

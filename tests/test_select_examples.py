@@ -235,3 +235,14 @@ def test_subsets_of_different_strategies_differ(world, tmp_path):
         chosen[name] = frozenset(rows.tolist())
     alike = [pair for pair in itertools.combinations(chosen, 2) if chosen[pair[0]] == chosen[pair[1]]]
     assert alike == []
+
+
+def test_a_choice_killed_before_its_card_is_finished_by_the_same_command_alone(world, tmp_path):
+    flags = ("--strategy", "random", "--num_examples", 20)
+    first, card = choose(world, tmp_path, *flags)
+    (tmp_path / "selection.json").unlink()
+    again, same = choose(world, tmp_path, *flags)
+    assert again.digest == first.digest and same["m"] == card["m"]
+    (tmp_path / "selection.json").unlink()
+    with pytest.raises(InputError, match=r"holds finished results \(selection.npz exists\)"):
+        choose(world, tmp_path, "--strategy", "random", "--num_examples", 21)
