@@ -52,8 +52,8 @@ def judge(done: forked.Finished, stage: Stage) -> str:
 
 
 def compare(world: World, name: str, done, before: dict, *, more: str = "", said: str = "", free: bool = False) -> str:
-    """The outcome of a script that may have ended well. said: the word that a warning must hold where results differ.
-    more: its further flags, which a selection records."""
+    """The outcome of a script that may have ended well. said: the pattern of the warning that must be there where
+    results differ. more: its further flags, which a selection records."""
     stage = STAGES[name]
     if _lost(before):
         return "lost"
@@ -62,7 +62,7 @@ def compare(world: World, name: str, done, before: dict, *, more: str = "", said
         return outcome
     if not world.differences(name, more):
         return "same"
-    if said and said in done.stderr + done.stdout:
+    if said and re.search(said, done.stderr + done.stdout, re.M):
         return "warned"
     return "other" if free else "silent"
 
@@ -92,9 +92,12 @@ def damage(world: World, rng: random.Random):
     free = path.suffix in FREE and not {"cache", "checkpoints", "dynamics"} & {*path.parts}
     free = free and how in ("flip", "overwrite", "cut")
     what = f"{name}: {how} {path.relative_to(world.place)} at {at}"
-    said, run = path.name, path.relative_to(world.place).parts[1]
+    said, run = re.escape(path.name), path.relative_to(world.place).parts[1]
     if name == "report":  # its notes name the run; a run without HANS results or predictions is a run like others
-        said, free = f"note: {run}", free or (how == "delete" and path.name not in ("run.json", "results.json"))
+        said, free = (
+            rf"^note: (?:\S*/)?{run}[/:]",
+            free or (how == "delete" and path.name not in ("run.json", "results.json")),
+        )
     return what, compare(world, name, done, before, said=said, free=free), done
 
 
@@ -230,7 +233,7 @@ def hostile(world: World, rng: random.Random):
     path.write_bytes(_bomb(how))
     before = world.files(stage)
     done = world.run(stage)
-    outcome = compare(world, name, done, before, said=path.name)
+    outcome = compare(world, name, done, before, said=re.escape(path.name))
     harmed = (world.place / "harm").exists()
     return f"{name}: {how} bomb as {path.relative_to(world.place)}", "executed" if harmed else outcome, done
 
