@@ -139,14 +139,12 @@ def extract(args, examples, session) -> list[tuple]:
 
 def write_gold(folder, examples) -> None:
     """Save the gold labels beside the logits: then a folder alone gives gradients of the classifier layer."""
-    import numpy as np
-
-    from utils.files import atomic_path
+    from utils.files import atomic_path, save_array
     from utils.selection.embeddings import embedding_paths
 
     path, _ = embedding_paths(folder, examples.task.name, examples.split, "gold")
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, examples.labels, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        save_array(temporary, examples.labels)
 
 
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:

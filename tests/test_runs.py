@@ -423,3 +423,17 @@ def test_an_error_in_a_locked_block_is_not_swallowed(tmp_path):
 def test_the_current_folder_is_no_output_folder(folder):
     with pytest.raises(InputError, match="name a folder"), folder_lock(folder):
         pass
+
+
+def test_an_array_that_the_disk_did_not_take_whole_is_noticed(tmp_path):
+    code = f"""
+import resource, signal, numpy as np
+from utils.files import save_array
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+save_array({str(tmp_path / "whole.npy")!r}, np.arange(100))
+resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+save_array({str(tmp_path / "cut.npy")!r}, np.arange(100))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tiny.ROOT)
+    assert np.load(tmp_path / "whole.npy").tolist() == list(range(100))
+    assert done.returncode == 1 and "OSError" in done.stderr

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 
+NPY_HEADER = 128  # bytes before the numbers in a .npy file, at least
 LOCK_FILE = ".lock"
 LOCK_WAIT = 5.0  # seconds: a process whose parent was killed may still be ending
 
@@ -130,6 +132,19 @@ def read_json(path, kind: type = dict):
             f"{path}: expected JSON of the kind {kind.__name__}, found {type(found).__name__}: another file"
         )
     return found
+
+
+def save_array(path, array) -> None:
+    """Write a plain .npy and look whether all of it is there. Raises OSError where the disk took less.
+
+    numpy hands small arrays to a buffer whose last write can fail unseen.
+    """
+    import numpy as np
+
+    with open(path, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+    if os.stat(path).st_size < NPY_HEADER + array.nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def write_npz(path, **arrays) -> None:

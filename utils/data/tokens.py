@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from utils.data.tokenizer import tokenizer_hash
 from utils.errors import InputError
-from utils.files import cache_home, file_sha256, read_json, write_json
+from utils.files import cache_home, file_sha256, read_json, save_array, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _store(folder: Path, arrays: dict, about: dict) -> None:
     temporary.mkdir(parents=True)
     try:
         for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            save_array(temporary / f"{name}.npy", array)
         hashes = {path.name: file_sha256(path) for path in sorted(temporary.glob("*.npy"))}
         write_json(temporary / "about.json", {**about, "sha256": hashes})
         try:

@@ -8,7 +8,7 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.data.tokens import Encoded
 from utils.errors import InputError, RunFailed
-from utils.files import atomic_path, file_sha256, read_json, reserve_space, write_json
+from utils.files import atomic_path, file_sha256, read_json, reserve_space, save_array, write_json
 from utils.flags import DynamicsSettings
 from utils.models.session import Session
 from utils.selection.dynamics import Dynamics
@@ -83,8 +83,8 @@ class DynamicsRecorder:
         """Write what was recorded up to this step. A crash in between leaves what was saved before."""
         for snapshot, values in self._open.items():
             path = self.folder / f"snapshot_{snapshot}_step_{steps_done}.npy"
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, values, allow_pickle=False)
+            with atomic_path(path) as temporary:
+                save_array(temporary, values)
             self._files[str(snapshot)] = [path.name, file_sha256(path)]
         write_json(
             self.folder / RECORD_FILE,
