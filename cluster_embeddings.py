@@ -82,8 +82,9 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
     from utils.selection.embeddings import load_embeddings
     from utils.selection.kmeans import prepare
 
-    embeddings = load_embeddings(args.embedding_path, trusted_for=_trusted_for(args))
-    examples = _examples(args, embeddings)
+    trusted = _trusted_for(args)
+    embeddings = load_embeddings(args.embedding_path, trusted_for=trusted)
+    examples = _examples(args, embeddings) if trusted is None else trusted
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]
         raise InputError(f"--num_clusters {wrong}: {len(embeddings)} rows can be split into 2 to {len(embeddings)}")

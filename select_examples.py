@@ -64,7 +64,8 @@ def main(argv=None) -> None:
 
 
 def _refuse_used(folder, overwrite: bool) -> None:
-    """Raise InputError where the folder is a training run's, or holds files that this script did not or should not replace."""
+    """Raise InputError where the folder belongs to a training run, holds a finished selection that `overwrite` does not
+    release, or holds a file of that name that another program wrote."""
     from utils.files import read_json, refuse_finished
     from utils.run_directory import CARD_FILE, RUN_FILE
 

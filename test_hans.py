@@ -67,16 +67,14 @@ def main(argv=None) -> None:
     if args.label_order == "auto" and not args.calibration_data_dir:
         parser.error("--label_order auto needs labelled NLI data: --calibration_data_dir <an MNLI folder>")
 
-    from utils.files import folder_lock, refuse_finished
-
-    refuse_finished(args.output_dir, RESULTS, args.overwrite_output_dir)
-
     from utils.command_line import setup_logging
+    from utils.files import folder_lock, refuse_finished
     from utils.models import distributed
 
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
     with folder_lock(args.output_dir, enabled=processes.main):
+        refuse_finished(args.output_dir, RESULTS, args.overwrite_output_dir)
         _evaluate(args, Path(args.output_dir), processes)
 
 

@@ -155,6 +155,23 @@ def write_npz(path, **arrays) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def read_npy(path, *, name: str = "", way_out: str = "", mmap_mode: str | None = None):
+    """The array of an `.npy`. Raises InputError where it cannot be read.
+
+    name: what the message calls the file, by default its path; way_out: what the message says at its end.
+    """
+    import numpy as np
+
+    name = name or str(path)
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except Exception as error:  # as in read_npz
+        end = f"; {way_out}" if way_out else ""
+        raise InputError(f"{name}: not a readable .npy file ({str(error)[:200]}){end}") from None
+
+
 def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
     """All arrays of an `.npz`. Raises InputError where it is missing, damaged, or lacks a required array."""
     import numpy as np
@@ -168,9 +185,8 @@ def read_npz(path, *, required: tuple[str, ...] = ()) -> dict:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (
-        Exception
-    ) as error:  # zipfile, zlib, numpy and Python's parser raise a dozen unrelated types on damaged bytes
+    # zipfile, zlib, numpy and Python's parser raise a dozen unrelated types on damaged bytes.
+    except Exception as error:
         raise InputError(
             f"{path}: not a readable .npz file ({str(error)[:200]}); it was cut short or is another kind of file"
         ) from None
@@ -198,6 +214,14 @@ def _check_sizes(archive) -> None:
 def file_sha256(path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mismatch(folder, hashes: dict[str, str]) -> str | None:
+    """What to say of the first file in the folder that is not what its sha256 says; None where all are."""
+    for name, expected in hashes.items():
+        if file_sha256(Path(folder) / name) != expected:
+            return f"{name} does not match its checksum"
+    return None
 
 
 def cache_home() -> Path:

@@ -10,13 +10,18 @@ def softmax(z) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
+def errors(z, gold) -> np.ndarray:
+    """float32 (..., C): softmax(z) - y, the gradient of the loss by the logits. z: (..., C); gold: (...)."""
+    p = softmax(np.asarray(z, dtype=np.float32))
+    np.put_along_axis(p, gold[..., None], _pick(p, gold)[..., None] - 1, -1)
+    return p
+
+
 def error_norm(z, gold) -> np.ndarray:
     """norm(softmax(z) - y), in [0, sqrt 2]: EL2N. z: (..., C); gold: (...); of one output, abs(z - gold)."""
     if np.shape(z)[-1] == 1:
         return np.abs(np.asarray(z)[..., 0] - gold)
-    p = softmax(np.asarray(z, dtype=np.float32))
-    np.put_along_axis(p, gold[..., None], _pick(p, gold)[..., None] - 1, -1)
-    return np.linalg.norm(p, axis=-1)
+    return np.linalg.norm(errors(z, gold), axis=-1)
 
 
 def cross_entropy(z, gold) -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from utils.data.tokenizer import tokenizer_hash
 from utils.errors import InputError
-from utils.files import cache_home, file_sha256, read_json, save_array, write_json
+from utils.files import cache_home, file_sha256, mismatch, read_json, save_array, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +123,9 @@ def _damage(folder: Path) -> str | None:
         hashes = read_json(folder / "about.json")["sha256"]
         if {path.name for path in folder.glob("*.npy")} != set(hashes):
             return "a file is missing"
-        for name, expected in hashes.items():
-            if file_sha256(folder / name) != expected:
-                return f"{name} does not match its checksum"
+        return mismatch(folder, hashes)
     except (InputError, OSError, KeyError, AttributeError, TypeError) as error:
         return str(error)
-    return None
 
 
 def _store(folder: Path, arrays: dict, about: dict) -> None:

@@ -18,13 +18,12 @@ import numpy as np
 from utils.command_line import ArgumentParser, setup_logging
 from utils.errors import InputError, run_script
 from utils.files import atomic_path
-from utils.selection.dynamics import Dynamics
+from utils.selection.dynamics import Dynamics, as_recorded
 from utils.selection.own_files import rows_of
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "training_dynamics"
-FLOAT16_MAX = 65_504.0
 
 
 def write(dynamics: Dynamics, out) -> list[Path]:
@@ -59,9 +58,8 @@ def read(folder, examples) -> Dynamics:
         rows = rows_of(guids, examples, f"{path}: line ", first=1)
         own_class = _class_numbers(path, gold, examples.labels[rows], classes)
         logits[epoch, rows] = values[:, np.argsort(own_class)]
-    logits = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
     epochs = np.arange(1.0, len(paths) + 1)
-    return Dynamics(logits, examples.labels, examples.label_names, epochs, "train", examples.fingerprint)
+    return Dynamics(as_recorded(logits), examples.labels, examples.label_names, epochs, "train", examples.fingerprint)
 
 
 def epoch_files(folder) -> list[Path]:

@@ -11,6 +11,7 @@ from utils.errors import InputError
 from utils.files import read_npz, write_npz
 
 BLOCK = 65_536  # examples worked on at a time: 12 snapshots of 3 classes are 9 MB of float32
+FLOAT16_MAX = 65_504.0
 SAME_EPOCH = 0.005  # epochs are printed with two decimals, and a printed one must be found again
 
 
@@ -174,6 +175,11 @@ class Dynamics:
             z = self.logits[:, rows].astype(np.float32)
             out[:, rows] = measure(z, np.broadcast_to(self.labels[rows], z.shape[:2]))
         return out
+
+
+def as_recorded(logits) -> np.ndarray:
+    """float16, as dynamics are stored; what float16 does not hold becomes its largest number."""
+    return np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
 
 
 def _after_the_last(correct, value: int) -> np.ndarray:

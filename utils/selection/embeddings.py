@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, RunFailed
-from utils.files import file_sha256, read_json, reserve_space, write_json
+from utils.files import file_sha256, read_json, read_npy, reserve_space, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class EmbeddingWriter:
             values = np.load(self._partial, mmap_mode="r", allow_pickle=False)
             whole = values.shape == (self.about["n"], self.about["d"]) and values.dtype == np.float32
             whole = whole and self._done_path.stat().st_size == self._num_blocks * _HASH_BYTES
-        except Exception:  # as in load_embeddings
+        except Exception:  # as in read_npy
             whole = False
         if not whole:
             logger.warning("%s is damaged: starting again", self._partial)
@@ -179,11 +179,8 @@ def load_embeddings(path, *, trusted_for=None) -> Embeddings:
     path = _find(Path(path))
     bare = trusted_for is not None and not path.with_suffix(".json").exists()
     about = {} if bare else _read_about(path)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy and Python's parser raise many unrelated types on damaged bytes
-        way_out = "save it again with numpy.save" if bare else "run get_embeddings.py again"
-        raise InputError(f"{path}: not a readable .npy file ({str(error)[:200]}); {way_out}") from None
+    way_out = "save it again with numpy.save" if bare else "run get_embeddings.py again"
+    array = read_npy(path, way_out=way_out, mmap_mode="r")
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         found = getattr(array, "dtype", "several arrays")
         raise InputError(f"{path}: holds {found}, embeddings are float32; is it another kind of file?")

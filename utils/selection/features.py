@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
+from utils.files import read_npy
 from utils.selection.embeddings import load_embeddings
 
 
@@ -40,7 +41,7 @@ def load_features(folder) -> Features:
             raise InputError(f"{path}: logits of other examples or another checkpoint than the embeddings beside it")
         logits = np.asarray(found.array)
     if (path := folder / f"gold{suffix}").exists():
-        gold = np.load(path, allow_pickle=False)
+        gold = read_npy(path, way_out="run get_embeddings.py again")
         if gold.shape != (n,) or gold.dtype.kind != "i":
             raise InputError(f"{path}: holds {gold.dtype} {gold.shape}, but the embeddings beside it have {n} rows")
     return Features(embeddings.array, embeddings.about, logits, gold)

@@ -50,30 +50,28 @@ def _top(values: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(columns, kept[:, columns.shape[1] - k :], 1)
 
 
-def nearest(points: np.ndarray, k: int, queries: np.ndarray | None = None):
-    """The k nearest other points of some of the points (n, d): indices int64 (q, k), Euclidean distances float32 (q, k),
+def nearest(points: np.ndarray, k: int):
+    """The k nearest other points of each of the points (n, d): indices int32 (n, k), Euclidean distances float32 (n, k),
     nearest first; and the dimensions that were searched, d where the search was exact.
-
-    queries: int64 (q,), the positions that are asked about; by default all.
     """
     n, d = points.shape
-    queries = np.arange(n) if queries is None else queries
+    everything = np.arange(n)
     k = min(k, n - 1)
-    for dims in (d,) if 2.0 * len(queries) * n * d <= EXACT_FLOPS else (128, 256, 512, d):
+    for dims in (d,) if 2.0 * n * n * d <= EXACT_FLOPS else (128, 256, 512, d):
         if dims >= d:
-            return (*_sorted(points, queries, _search(points, queries, k)), d)
+            return (*_sorted(points, _search(points, everything, k)), d)
         projected = _project(points, dims)
         wide = min(n - 1, max(4 * k, k + 32))
-        sample = queries[np.linspace(0, len(queries) - 1, SAMPLE).astype(np.int64)]
+        sample = np.linspace(0, n - 1, SAMPLE).astype(np.int64)
         recall = _recall(points, projected, sample, k, wide)
         logger.info("neighbours in %d of %d dimensions: recall %.3f", dims, d, recall)
         if recall >= RECALL:
-            indices, distances = _sorted(points, queries, _search(projected, queries, wide))
+            indices, distances = _sorted(points, _search(projected, everything, wide))
             return indices[:, :k], distances[:, :k], dims
 
 
 def _search(points, queries, k: int) -> np.ndarray:
-    """int64 (q, k): positions of the k nearest other points. The nearest of q is the largest <q, p> - norm(p)^2 / 2."""
+    """int32 (q, k): positions of the k nearest other points of those at `queries`. The nearest of q is the largest <q, p> - norm(p)^2 / 2."""
     half = 0.5 * np.square(points).sum(1)
 
     def products(block):
@@ -86,11 +84,11 @@ def _search(points, queries, k: int) -> np.ndarray:
     return largest(products, len(queries), len(points), k)[0]
 
 
-def _sorted(points, queries, indices):
+def _sorted(points, indices):
     """Those neighbours by their exact distance, taken from differences: products lose the last digits of small ones."""
     distances = np.empty(indices.shape, dtype=np.float32)
-    for block in row_blocks(len(queries), indices.shape[1] * points.shape[1]):
-        distances[block] = np.linalg.norm(points[indices[block]] - points[queries[block], None], axis=2)
+    for block in row_blocks(len(points), indices.shape[1] * points.shape[1]):
+        distances[block] = np.linalg.norm(points[indices[block]] - points[block][:, None], axis=2)
     order = np.argsort(distances, axis=1, kind="stable")
     return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
 

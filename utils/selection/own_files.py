@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
+from utils.files import read_npy
 
 
 def read_scores(path, examples) -> np.ndarray:
@@ -39,12 +40,7 @@ def read_scores(path, examples) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"--score_path {path}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"--score_path {path}: not a readable .npy file ({error})") from None
+    values = read_npy(path, name=f"--score_path {path}")
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise InputError(f"--score_path {path}: holds {getattr(values, 'dtype', 'several arrays')}, scores are numbers")
     return values

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from utils.errors import InputError
-from utils.files import file_sha256
+from utils.files import file_sha256, mismatch
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +103,9 @@ class Checkpoints:
             state = json.loads((place / _STATE).read_text(encoding="utf-8"))
             if state.pop("own_sha256") != _json_sha256(state):
                 return f"{_STATE} does not match its checksum"
-            for name, expected in state["sha256"].items():
-                if file_sha256(place / name) != expected:
-                    return f"{name} does not match its checksum"
+            return mismatch(place, state["sha256"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return str(error)
-        return None
 
 
 def _json_sha256(value) -> str:

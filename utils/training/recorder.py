@@ -8,16 +8,15 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.data.tokens import Encoded
 from utils.errors import InputError, RunFailed
-from utils.files import atomic_path, file_sha256, read_json, reserve_space, save_array, write_json
+from utils.files import atomic_path, file_sha256, mismatch, read_json, reserve_space, save_array, write_json
 from utils.flags import DynamicsSettings
 from utils.models.session import Session
-from utils.selection.dynamics import Dynamics
+from utils.selection.dynamics import Dynamics, as_recorded
 from utils.training.loop import Hooks
 
 DYNAMICS_FILE = "dynamics.npz"
 RECORD_FILE = "record.json"  # in the recorder's folder: which files hold what, and their hashes
 FEW_SNAPSHOTS = 16  # so many are taken whatever the number of steps
-FLOAT16_MAX = 65_504.0
 
 
 class DynamicsRecorder:
@@ -49,13 +48,11 @@ class DynamicsRecorder:
             record = read_json(self.folder / RECORD_FILE)
             if record["shape"] != list(self.shape) or record["steps_done"] < steps_done:
                 return f"{RECORD_FILE} is of other or earlier steps"
-            for name, expected in record["files"].values():
-                if file_sha256(self.folder / name) != expected:
-                    return f"{name} does not match its checksum"
+            problem = mismatch(self.folder, dict(record["files"].values()))
         except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return str(error)
         self._files = record["files"]
-        return None
+        return problem
 
     def record(self, snapshot: int, example_index, logits) -> None:
         """Keep logits (b, C) of those rows of the full split; a row recorded twice keeps the later ones.
@@ -70,7 +67,7 @@ class DynamicsRecorder:
             )
         if snapshot not in self._open:
             self._open[snapshot] = self._values(snapshot)
-        self._open[snapshot][example_index] = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX)
+        self._open[snapshot][example_index] = as_recorded(logits)
 
     def _values(self, snapshot: int) -> np.ndarray:
         if snapshot in self._open:
@@ -166,10 +163,11 @@ class DynamicsHooks:
 
     def _begin(self, steps_done: int) -> None:
         """Before the first step of this process: take up what was recorded in the steps before it."""
-        if self._steps_done is None and self.session.processes.main:
+        if self._steps_done is not None:
+            return
+        if self.session.processes.main:
             self.recorder.resume(steps_done)
-        if self._steps_done is None:
-            self._steps_done = steps_done
+        self._steps_done = steps_done
 
     def _save(self) -> None:
         self._hand_over()

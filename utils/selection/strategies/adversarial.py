@@ -6,6 +6,7 @@ from utils.errors import InputError
 from utils.selection.embeddings import row_blocks
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
+from utils.selection.strategies.vectors import mean_of
 
 BLOCKS = 64  # random parts of the examples; a model is fitted to some of them
 SHRINKAGE = 0.01  # share of the mean variance in the covariance: fewer examples than columns are no obstacle
@@ -40,7 +41,7 @@ def aflite(
     # Rows outside the pool (other labels, a start set) stay, and the models learn from them too.
     kept, is_free = np.arange(inputs.n), np.zeros(inputs.n, dtype=bool)
     is_free[pool.rows] = True
-    tie_break, center = pool.rng.permutation(inputs.n), _mean(inputs.embeddings)
+    tie_break, center = pool.rng.permutation(inputs.n), mean_of(inputs.embeddings, kept)
     slice_size, dropped, free = max(1, len(pool.rows) // SLICES), [], len(pool.rows)
     scores = np.full(inputs.n, np.nan, dtype=np.float32)
     while free > pool.m:
@@ -88,13 +89,6 @@ def predictability(embeddings, labels, rows, center, rng, *, models: int, train_
         if judges.any():
             shares[block] = _share_right(embeddings, labels, rows[block], center, slopes[judges], offsets[judges])
     return shares
-
-
-def _mean(embeddings) -> np.ndarray:
-    total = np.zeros(embeddings.shape[1])
-    for block in row_blocks(*embeddings.shape):
-        total += embeddings[block].sum(0, dtype=np.float64)
-    return (total / len(embeddings)).astype(np.float32)
 
 
 def _block_sums(embeddings, labels, blocks, center):

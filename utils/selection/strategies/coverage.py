@@ -11,7 +11,7 @@ from utils.selection.embeddings import row_blocks
 from utils.selection.neighbors import largest
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
-from utils.selection.strategies.vectors import centred, mean_of, squared_distances, unit
+from utils.selection.strategies.vectors import mean_of, squared_distances, unit
 
 CANDIDATES = 2048  # k-center: examples that are compared with each other at once
 BLOCK_ROWS = 4096  # herding: candidates of one pick
@@ -156,8 +156,8 @@ def graph_size(n: int, m: int, neighbours: int = NEIGHBOURS) -> tuple[int, int]:
 def facility_location(inputs: Inputs, pool: Pool) -> Picks:
     """greedily the example that most raises the sum over all of the similarity to their nearest chosen one."""
     rows = pool.shuffled()
-    own = unit(centred(inputs.embeddings, rows))
-    start = unit(inputs.embeddings[pool.start] - mean_of(inputs.embeddings, rows))
+    mean = mean_of(inputs.embeddings, rows)
+    own, start = unit(inputs.embeddings[rows] - mean), unit(inputs.embeddings[pool.start] - mean)
     order, notes = greedy_cover(
         lambda which: similarity(own[which], own), len(rows), pool.m, pool.rng, own=own, start=start
     )
@@ -167,11 +167,13 @@ def facility_location(inputs: Inputs, pool: Pool) -> Picks:
 def greedy_cover(
     similar, n: int, m: int, rng, *, own=None, start=(), neighbours: int = NEIGHBOURS
 ) -> tuple[list[int], dict]:
-    """Positions of m of n candidates that cover all n, greedily, and facts for the provenance.
+    """Positions of m of the n candidates, chosen greedily so that every candidate is similar to a chosen one; and facts
+    for the provenance.
 
-    similar(positions int64 (b,)) -> float32 (b, n): their similarities to all candidates, at least 0, which may be
-    overwritten; own and start: vectors whose `similarity` says what is covered before; neighbours: edges of an example
-    in units of n / m. Unequal distances need more of them: outliers have no near neighbours.
+    similar(positions int64 (b,)) -> float32 (b, n): their similarities to all candidates, at least 0, in an array that
+    may be overwritten. start: vectors (s, d) of examples that are chosen already; own: vectors (n, d) of the candidates,
+    needed with a start. neighbours: edges of an example in units of n / m. Where a few examples lie far from all others,
+    more edges are needed.
     """
     if n <= EXACT_ROWS:
         lines, notes = np.arange(n), {"similarities": "all"}
@@ -190,8 +192,8 @@ def greedy_cover(
 def _graph(similar, n: int, picks: int, rng, neighbours: int):
     """The examples that have edges, each candidate's edges, and the similarities that count as reached already.
 
-    An example has edges to its nearest candidates, and counts as covered as well as by the farthest of them: with m
-    picks, about `neighbours` of its edges lead to a chosen one.
+    An example has edges to its nearest candidates only. From the beginning it counts as being as similar to a chosen one
+    as it is to the farthest of them. With m picks, about `neighbours` of its edges lead to a chosen candidate.
     """
     from scipy import sparse
 

@@ -6,7 +6,7 @@ The gradient of example i is g_i = (p_i - y_i) outer (h_i, 1), h the classifier'
 
 import numpy as np
 
-from utils.data.logits import softmax
+from utils.data.logits import errors
 from utils.selection.embeddings import row_blocks
 from utils.selection.neighbors import largest
 from utils.selection.strategies.coverage import greedy_cover
@@ -16,13 +16,6 @@ from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
 from utils.selection.strategies.vectors import unit
 
 NEIGHBOURS = 8  # craig: edges of an example in units of n / m; a few gradients are far longer than the others
-
-
-def errors(logits, gold) -> np.ndarray:
-    """float32 (n, C): p - y."""
-    found = softmax(np.asarray(logits, dtype=np.float32))
-    found[np.arange(len(gold)), gold] -= 1
-    return found
 
 
 @strategy(

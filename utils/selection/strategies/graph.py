@@ -9,7 +9,7 @@ from utils.selection.neighbors import nearest
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.model_scores import difficulty
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
-from utils.selection.strategies.vectors import centred
+from utils.selection.strategies.vectors import mean_of
 
 
 def _cost(n: int, d: int, k: int, m: int) -> Cost:
@@ -50,7 +50,7 @@ def d2(
     by_difficulty = pool.by_score(scores)
     left_out = min(round(mis_ratio * len(by_difficulty)), len(by_difficulty) - pool.m)
     rows = by_difficulty[left_out:]
-    indices, distances, dims = nearest(centred(inputs.embeddings, rows), neighbors)
+    indices, distances, dims = nearest(inputs.embeddings[rows] - mean_of(inputs.embeddings, rows), neighbors)
     own = scores[rows] - min(0.0, float(scores[rows].min()))
     order = message_passing(indices, distances, own, pool.m, gamma=gamma)
     return Picks(rows[order], scores=scores, notes={"left_out": left_out, "searched_dimensions": dims})

@@ -56,12 +56,11 @@ def sampling_scores(inputs: Inputs, rows, score: str | None, score_epoch: float 
 
     Raises InputError where the score asked for has nothing to go by.
     """
-    from_model = any(known is not None for known in (inputs.scores, inputs.dynamics, inputs.logits))
-    if score == "embedding" or (score is None and not from_model):
+    if score == "embedding" or (score is None and not inputs.has_model_scores):
         if inputs.embeddings is None:
             raise InputError("--score embedding needs --embedding_path, made by get_embeddings.py")
         return squared_distances_to_mean(inputs.embeddings, rows)
-    if not from_model:
+    if not inputs.has_model_scores:
         raise InputError(f"--score {score} needs --dynamics_path, made by run_glue.py --record_dynamics")
     scores = difficulty(inputs, score or "el2n", score_epoch)[rows].astype(np.float64)
     return scores - min(0.0, scores.min())

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.data.examples import Examples
 from utils.errors import InputError
-from utils.files import file_sha256
+from utils.files import file_sha256, read_npy
 from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
@@ -65,6 +65,11 @@ class Inputs:
         return self.labels if has_classes else None
 
     @property
+    def has_model_scores(self) -> bool:
+        """Whether scores of difficulty are there, or dynamics or logits to take them from."""
+        return any(known is not None for known in (self.scores, self.dynamics, self.logits))
+
+    @property
     def runs(self) -> tuple[Dynamics, ...]:
         """The training dynamics of every run that was given."""
         return () if self.dynamics is None else (self.dynamics, *self.more_dynamics)
@@ -98,7 +103,7 @@ def load_inputs(
         if embeddings is not None and embeddings.about["pooling"] != "pooler":
             clusters.check(embeddings, cluster_path)
         known["clusters"] = clusters
-        facts["clusters"] = {"path": str(cluster_path), "sha256": file_sha256(cluster_path), "k": clusters.k}
+        facts["clusters"] = {**_about_file(cluster_path), "k": clusters.k}
     if dynamics_path:
         paths = [dynamics_path] if isinstance(dynamics_path, str | Path) else dynamics_path
         runs = [_load_dynamics(examples, path) for path in paths]
@@ -108,27 +113,33 @@ def load_inputs(
         facts["dynamics"] = about[0] if len(about) == 1 else about
     if logits_path:
         known["logits"] = _load_logits(examples, logits_path)
-        facts["logits"] = {"path": str(logits_path), "sha256": file_sha256(logits_path)}
+        facts["logits"] = _about_file(logits_path)
     if score_path:
         known["scores"] = read_scores(score_path, examples)
-        facts["scores"] = {"path": str(score_path), "sha256": file_sha256(score_path)}
+        facts["scores"] = _about_file(score_path)
     if ranking:
         known["ranking"] = read_ranking(ranking, examples)
-        facts["ranking"] = {"path": str(ranking), "sha256": file_sha256(ranking)}
+        facts["ranking"] = _about_file(ranking)
     if gradient_path:
         known["checkpoints"] = tuple(load_features(path) for path in gradient_path)
         for path, found in zip(gradient_path, known["checkpoints"], strict=True):
             if found.about["fingerprint"] != examples.fingerprint:
                 raise InputError(f"{path}: made from other data than {examples.source}; run get_embeddings.py on it")
-        facts["checkpoints"] = [
-            {"path": str(p), **f.about} for p, f in zip(gradient_path, known["checkpoints"], strict=True)
-        ]
+        facts["checkpoints"] = _about_features(gradient_path, known["checkpoints"])
     if target_path:
         known["target"] = tuple(load_features(path) for path in target_path)
-        facts["target"] = [{"path": str(p), **f.about} for p, f in zip(target_path, known["target"], strict=True)]
+        facts["target"] = _about_features(target_path, known["target"])
         sources = known.get("checkpoints") or ([Features(embeddings.array, embeddings.about)] if embeddings else [])
         _check_target(sources, known["target"])
     return Inputs.of(examples, facts=facts, **known)
+
+
+def _about_file(path) -> dict:
+    return {"path": str(path), "sha256": file_sha256(path)}
+
+
+def _about_features(paths, features) -> list[dict]:
+    return [{"path": str(path), **found.about} for path, found in zip(paths, features, strict=True)]
 
 
 def _check_target(sources, target) -> None:
@@ -201,10 +212,7 @@ def _load_logits(examples: Examples, path) -> np.ndarray:
         found.check(examples)
         logits = np.asarray(found.array)
     else:
-        try:
-            logits = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{path}: not a readable .npy file ({error}); run get_embeddings.py --logits") from None
+        logits = read_npy(path, way_out="run get_embeddings.py --logits")
     shape = (len(examples), len(examples.label_names))
     if getattr(logits, "shape", None) != shape:
         raise InputError(

@@ -122,14 +122,14 @@ _NEEDS = (
     ),
     Need(
         "difficulty",
-        lambda inputs: any(x is not None for x in (inputs.scores, inputs.dynamics, inputs.logits)),
+        lambda inputs: inputs.has_model_scores,
         f"a measure of difficulty: {_DYNAMICS_FILE}, or {_LOGITS_FILE}, or {_SCORE_FILE}",
         ("score_path", "dynamics_path", "logits_path"),
         _make_dynamics,
     ),
     Need(
         "score",
-        lambda inputs: any(x is not None for x in (inputs.scores, inputs.dynamics, inputs.logits, inputs.embeddings)),
+        lambda inputs: inputs.has_model_scores or inputs.embeddings is not None,
         f"something to score by: {_DYNAMICS_FILE}, {_LOGITS_FILE}, {_SCORE_FILE}, or --embedding_path FILE (get_embeddings.py)",
         ("score_path", "dynamics_path", "logits_path", "embedding_path"),
         _make_score,

@@ -19,11 +19,6 @@ def mean_of(embeddings, rows) -> np.ndarray:
     return (total / len(rows)).astype(np.float32)
 
 
-def centred(embeddings, rows) -> np.ndarray:
-    """float32 (r, d): those rows about their mean."""
-    return embeddings[rows] - mean_of(embeddings, rows)
-
-
 def squared_distances(a, b) -> np.ndarray:
     """float32 (len(a), len(b)), never negative."""
     products = a @ b.T
