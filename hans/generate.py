@@ -127,10 +127,7 @@ def se_relative_clause_on_obj(w: Words):
 
 def se_pp_on_obj(w: Words):
     a, b, c = w.people(3)
-    yield (
-        sentence(a.text, v := w.verb(), b.text, w.pick(lexicon.PREPOSITIONS), c.text),
-        sentence(a.text, v, b.text),
-    )
+    yield (sentence(a.text, v := w.verb(), b.text, w.pick(lexicon.PREPOSITIONS), c.text), sentence(a.text, v, b.text))
 
 
 def sn_np_s(w: Words):

@@ -309,11 +309,7 @@ def _draw_data_map(folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- evaluation
 def _evaluate(run: Run, split: str, *, folder: Path | None = None) -> dict:
     return evaluate(
-        run.session,
-        run.examples[split],
-        run.data[split],
-        max_samples=run.settings.max_eval_samples,
-        folder=folder,
+        run.session, run.examples[split], run.data[split], max_samples=run.settings.max_eval_samples, folder=folder
     )
 
 

@@ -84,8 +84,7 @@ class DynamicsRecorder:
                 save_array(temporary, values)
             self._files[str(snapshot)] = [path.name, file_sha256(path)]
         write_json(
-            self.folder / RECORD_FILE,
-            {"steps_done": steps_done, "shape": list(self.shape), "files": self._files},
+            self.folder / RECORD_FILE, {"steps_done": steps_done, "shape": list(self.shape), "files": self._files}
         )
         self._open.clear()
         kept = {name for name, _ in self._files.values()}

@@ -69,12 +69,7 @@ def ssft(inputs: Inputs, pool: Pool, *, early_forgotten: float = 0.5) -> Picks:
     return Picks(pool.by_score(scores), scores=scores, notes={"early_forgotten": int(early[pool.rows].sum())})
 
 
-@strategy(
-    "ranking",
-    needs=("ranking",),
-    source="a list of your own",
-    fidelity="equal to the list",
-)
+@strategy("ranking", needs=("ranking",), source="a list of your own", fidelity="equal to the list")
 def ranking(inputs: Inputs, pool: Pool) -> Picks:
     """the order of a list of your own (all of it without a budget); what it does not name comes last, at random."""
     listed = inputs.ranking[np.isin(inputs.ranking, pool.rows)]

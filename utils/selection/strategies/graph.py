@@ -28,13 +28,7 @@ def _cost(n: int, d: int, k: int, m: int) -> Cost:
     ),
 )
 def d2(
-    inputs: Inputs,
-    pool: Pool,
-    *,
-    neighbors: int = 5,
-    gamma: float = 0.1,
-    mis_ratio: float = 0.4,
-    score: str = "el2n",
+    inputs: Inputs, pool: Pool, *, neighbors: int = 5, gamma: float = 0.1, mis_ratio: float = 0.4, score: str = "el2n"
 ) -> Picks:
     """difficulty spread over a nearest-neighbour graph, then picks that dampen their neighbours.
 

@@ -112,12 +112,7 @@ def _mixed(first, second, share: float) -> np.ndarray:
     return np.array(order, dtype=np.int64)
 
 
-@strategy(
-    "easy",
-    needs=("dynamics",),
-    source=SWAYAMDIPTA,
-    fidelity="equal to the published confidence",
-)
+@strategy("easy", needs=("dynamics",), source=SWAYAMDIPTA, fidelity="equal to the published confidence")
 def easy(inputs: Inputs, pool: Pool, *, score_epoch: float | None = None) -> Picks:
     """highest mean gold probability first.
 
@@ -229,36 +224,21 @@ def aum(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: f
     return _ranked(pool, -measure(inputs, Dynamics.aum, score_epoch), drop_hardest=drop_hardest)
 
 
-@strategy(
-    "entropy",
-    needs=("logits",),
-    source=SETTLES,
-    fidelity="equal to the definition",
-)
+@strategy("entropy", needs=("logits",), source=SETTLES, fidelity="equal to the definition")
 def entropy(inputs: Inputs, pool: Pool) -> Picks:
     """highest entropy of one checkpoint's prediction first."""
     p = softmax(inputs.logits.astype(np.float32))
     return _ranked(pool, -np.where(p > 0, p * np.log(np.maximum(p, 1e-38)), 0).sum(1))
 
 
-@strategy(
-    "margin",
-    needs=("logits",),
-    source=SETTLES,
-    fidelity="equal to the definition",
-)
+@strategy("margin", needs=("logits",), source=SETTLES, fidelity="equal to the definition")
 def margin(inputs: Inputs, pool: Pool) -> Picks:
     """smallest gap between the two highest probabilities first."""
     top = np.sort(softmax(inputs.logits.astype(np.float32)), axis=1)
     return _ranked(pool, top[:, -2] - top[:, -1])
 
 
-@strategy(
-    "least_confidence",
-    needs=("logits",),
-    source=SETTLES,
-    fidelity="equal to the definition",
-)
+@strategy("least_confidence", needs=("logits",), source=SETTLES, fidelity="equal to the definition")
 def least_confidence(inputs: Inputs, pool: Pool) -> Picks:
     """lowest probability of the predicted class first."""
     return _ranked(pool, -softmax(inputs.logits.astype(np.float32)).max(1))

@@ -68,11 +68,7 @@ _NEEDS = (
         lambda inputs: inputs.classes is not None,
         "gold labels: a --data_dir and --split with labels of classes",
     ),
-    Need(
-        "pairs",
-        lambda inputs: len(inputs.texts) == 2,
-        "a premise and a hypothesis: a --task_name of sentence pairs",
-    ),
+    Need("pairs", lambda inputs: len(inputs.texts) == 2, "a premise and a hypothesis: a --task_name of sentence pairs"),
     Need(
         "entailment",
         lambda inputs: "entailment" in inputs.class_names,
