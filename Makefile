@@ -48,7 +48,7 @@ bench: setup  ## speed, side by side with the Hugging Face Trainer
 	$(BIN)/python -m benchmarks.throughput
 
 faults: setup  ## damage, kill and crowd the scripts ROUNDS times; count how they end
-	$(BIN)/python -m benchmarks.faults --rounds $(ROUNDS) --output $(OUT)/faults.json
+	$(BIN)/python -m tests.faults.campaign --rounds $(ROUNDS) --output $(OUT)/faults.json
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf $(OUT) .pytest_cache .ruff_cache

@@ -1,8 +1,8 @@
 """The campaign of faults: each round copies a small world of files, does one fault to it and runs a script on it.
 
   make faults ROUNDS=1000
-  python -m benchmarks.faults --rounds 300 --seed 1 --kinds damage kill --output faults.json
-  python -m benchmarks.faults --seed 1 --only 17        # one round again
+  python -m tests.faults.campaign --rounds 300 --seed 1 --kinds damage kill --output faults.json
+  python -m tests.faults.campaign --seed 1 --only 17        # one round again
 
 Kinds of faults: `damage` (one file that the script reads), `flags` (one unusable value), `kill` (kill -9, then the same
 command again), `two` (two processes in one folder), `disk` (files limited in size), `hostile` (pickles that would create
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fault_world import HANG, STAGES, Stage, World
 from tests import forked
+from tests.faults.world import HANG, STAGES, Stage, World
 from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, seed_number
 from utils.errors import run_script
 from utils.files import file_sha256, write_json
@@ -69,7 +69,7 @@ def compare(world: World, name: str, done, before: dict, *, more: str = "", said
 
 # ----------------------------------------------------------------------------------------------------------------- faults
 def damage(world: World, rng: random.Random):
-    name = rng.choice([name for name in world.names if STAGES[name].reads])
+    name = world.any_stage(rng, [name for name in world.names if STAGES[name].reads])
     stage = STAGES[name]
     world.expected(name)
     world.fresh(stage)
@@ -120,7 +120,7 @@ LONG = (
 
 
 def flags(world: World, rng: random.Random):
-    name = rng.choice(world.names)
+    name = world.any_stage(rng, world.names)
     stage = STAGES[name]
     world.fresh(stage, keep=rng.random() < 0.2)
     (world.place / "loop").symlink_to("loop")
@@ -145,7 +145,7 @@ def _lost(before: dict) -> bool:
 
 
 def kill(world: World, rng: random.Random):
-    name = rng.choice(world.names)
+    name = world.any_stage(rng, world.names)
     stage = STAGES[name]
     seconds = world.expected(name)[1]
     replaces = name not in ("report", "resume") and rng.random() < 0.25
@@ -172,7 +172,7 @@ def kill(world: World, rng: random.Random):
 
 
 def two(world: World, rng: random.Random):
-    name = rng.choice(world.names)
+    name = world.any_stage(rng, world.names)
     stage = STAGES[name]
     rival = stage.rival if rng.random() < 0.7 else ""
     seconds = world.expected(name)[1]
@@ -193,7 +193,7 @@ def two(world: World, rng: random.Random):
 
 
 def disk(world: World, rng: random.Random):
-    name = rng.choice(world.names)
+    name = world.any_stage(rng, world.names)
     stage = STAGES[name]
     world.expected(name)
     world.fresh(stage, cold=rng.random() < 0.5)
@@ -287,7 +287,7 @@ def campaign(folder: Path, numbers, seed: int, kinds=tuple(KINDS), stages=()) ->
 
 
 def main(argv=None) -> None:
-    parser = ArgumentParser(description=__doc__, prog="benchmarks.faults")
+    parser = ArgumentParser(description=__doc__, prog="tests.faults.campaign")
     parser.add_argument("--rounds", type=positive_int, default=1000, help="how many faults")
     parser.add_argument("--seed", type=seed_number, default=0, help="other seeds give other faults")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of faults")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks import faults
-from benchmarks.fault_world import STAGES, World
 from tests import forked
+from tests.faults import campaign as faults
+from tests.faults.world import STAGES, World
 
 QUICK = ("corpus", "challenge", "train", "embed", "ambiguous")
 ROUNDS = 15

@@ -1,6 +1,7 @@
 """The small world of the fault campaign: what each script reads and writes, made once and copied for every round."""
 
 import json
+import random
 import shutil
 import signal
 import time
@@ -11,12 +12,13 @@ from tests import forked
 from utils.files import file_sha256, read_json, write_json
 from utils.selection.selection import Selection
 
-HANG = 60  # seconds
+HANG = 180  # seconds
 TRAIN = (
     "--task_name MNLI --data_dir data --do_eval --max_seq_length 32 --per_device_train_batch_size 8 --learning_rate 3e-3 "
     "--per_device_eval_batch_size 64 --logging_steps 1"
 )
-FRESH = f"--config_name tiny --tokenizer_name tiny {TRAIN} --do_train --num_train_epochs 6 --record_dynamics --save_steps 12"
+PLAIN = f"--config_name tiny --tokenizer_name tiny {TRAIN} --do_train --num_train_epochs 6 --save_steps 12"
+FRESH = f"{PLAIN} --record_dynamics"
 EMBED = "--model_name_or_path runs/all --task_name MNLI --data_dir data --max_seq_length 32"
 CLUSTER = "--embedding_path embeddings/cls_embeddings_mnli_train.npy --data_dir data --num_clusters 3 --num_seeds 1"
 MODEL = ("runs/all/config.json", "runs/all/model.safetensors", "runs/all/tokenizer*.json")
@@ -25,13 +27,19 @@ SPLITS = ("data/*.tsv", "cache/encoded/*/*")
 
 @dataclass(frozen=True)
 class Stage:
-    """One script: its flags, patterns of the files that it reads, its output folder. rival: flags of a second process."""
+    """One script: its flags, patterns of the files that it reads, its output folder.
+
+    rival: flags of a second process; compared: pattern of the results that must be alike in every undisturbed run; slow:
+    it starts processes of its own, so that few rounds take it.
+    """
 
     script: str
     words: str
     reads: tuple[str, ...]
     out: str
     rival: str = ""
+    compared: str = "**/*"
+    slow: bool = False
 
     def flags(self, more: str = "") -> list[str]:
         name = () if self.script == "report.py" else ("--output_dir", self.out)
@@ -61,6 +69,17 @@ STAGES = {
         "runs/diverse",
         "--seed 1",
     ),
+    "subsample": Stage(
+        "subsampling_mnli.py", f"{PLAIN} --data_pct 0.5", (*SPLITS, "tiny/*"), "runs/subsampled", "--seed 1"
+    ),
+    "importance": Stage(
+        "importance_sampling_mnli.py",
+        f"{PLAIN} --strategy forgetting --data_pct 0.5 --proxy_epochs 2",
+        (*SPLITS, "tiny/*"),
+        "runs/important",
+        "--seed 1",
+        slow=True,
+    ),
     "evaluate": Stage("run_glue.py", f"--model_name_or_path runs/all {TRAIN}", (*SPLITS, *MODEL), "evaluated"),
     "hans": Stage(
         "test_hans.py",
@@ -73,6 +92,14 @@ STAGES = {
         "runs --output_dir report",
         ("runs/*/r*.json", "runs/*/hans/*.json", "runs/*/predictions*"),
         "report",
+    ),
+    "sweep": Stage(
+        "sweep.py",
+        f"{PLAIN} --strategies random --data_pcts 1.0 --seeds 0 1 --hans_dir hans",
+        (*SPLITS, "tiny/*", "hans/*.txt"),
+        "swept",
+        compared="runs/**/*predictions*",
+        slow=True,
     ),
     "resume": Stage("run_glue.py", FRESH, ("broken/checkpoints/*/*", "broken/dynamics/*", "broken/run.json"), "broken"),
 }
@@ -107,6 +134,10 @@ class World:
         running.send(signal.SIGKILL)
         assert running.finish().status == -signal.SIGKILL
         (self.whole / "broken" / ".lock").unlink(missing_ok=True)
+
+    def any_stage(self, rng: random.Random, names: list[str]) -> str:
+        """One of these stages, a slow one a tenth as often as the others."""
+        return rng.choices(names, [0.1 if STAGES[name].slow else 1.0 for name in names])[0]
 
     def fresh(self, stage: Stage, *, keep: bool = False, cold: bool = False) -> None:
         """A new copy of the world, without the results of this stage unless they are to be kept. cold: no token cache."""
@@ -147,7 +178,7 @@ class World:
         """What a stage left: name -> content that must be alike in every undisturbed run."""
         found = self.place / stage.out
         skipped = ("run.json", ".lock", "log.jsonl")
-        paths = [path for path in found.rglob("*") if path.is_file() and path.name not in skipped]
+        paths = [path for path in found.glob(stage.compared) if path.is_file() and path.name not in skipped]
         return {str(path.relative_to(found)): _content(path) for path in paths}
 
     def files(self, stage: Stage) -> dict:
