@@ -22,6 +22,15 @@ from utils.command_line import (
 from utils.errors import InputError
 
 OBJECTIVES = ("erm", "poe", "learned_mixin", "conf_reg", "group_dro")
+# Which objectives read these flags of ObjectiveSettings.
+OBJECTIVE_FLAGS = {
+    "bias_path": ("poe", "learned_mixin", "conf_reg"),
+    "bias": ("poe", "learned_mixin", "conf_reg"),
+    "teacher_path": ("conf_reg",),
+    "mixin_penalty": ("learned_mixin",),
+    "group_column": ("group_dro", "dfr"),
+    "dro_step_size": ("group_dro",),
+}
 SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt".split()
 
 
@@ -291,13 +300,9 @@ class RunSettings(
             raise InputError("--dfr trains nothing but the last layer: leave out --objective and --record_dynamics")
         if self.dfr and not self.model_name_or_path:
             raise InputError("--dfr needs --model_name_or_path, a fine-tuned checkpoint")
-        readers = {
-            "bias_path": ("poe", "learned_mixin", "conf_reg"),
-            "teacher_path": ("conf_reg",),
-            "group_column": ("group_dro", "dfr"),
-        }
-        for name, objectives in readers.items():
-            if getattr(self, name) and self.objective_name not in objectives:
+        for name, objectives in OBJECTIVE_FLAGS.items():
+            given = getattr(self, name) != getattr(ObjectiveSettings, name)
+            if given and self.objective_name not in objectives:
                 raise InputError(f"--{name} is for {', '.join(objectives)}, not for {self.objective_name}")
         if self.dry_run and self.objective == "conf_reg" and not self.teacher_path:
             raise InputError("--dry_run: the teacher of conf_reg would have to be trained first; give --teacher_path")

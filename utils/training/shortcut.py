@@ -76,7 +76,7 @@ def find_shortcut(settings: RunSettings, examples: Examples, selection: Selectio
         )
         facts["bias"] = settings.bias_path or f"{settings.bias}, cross-fitted"
     if name == "conf_reg":
-        known["teacher"] = _teacher(settings, examples, selection, folder)
+        known["teacher"], facts["teacher_epochs"] = _teacher(settings, examples, selection, folder)
         facts["teacher"] = settings.teacher_path or "made here"
     if name in ("group_dro", "dfr"):
         known["groups"] = find_groups(settings, examples, selection)
@@ -147,16 +147,17 @@ def read_bias(path, examples: Examples) -> np.ndarray:
 
 
 # -------------------------------------------------------------------------------------------------------------- teacher
-def _teacher(settings: RunSettings, examples: Examples, selection: Selection, folder: Path) -> np.ndarray:
-    """Probabilities float32 (n, C) of the teacher: --teacher_path, or a model that is trained here on the same rows by the
-    same recipe, with the plain objective."""
-    path = settings.teacher_path
+def _teacher(settings: RunSettings, examples: Examples, selection: Selection, folder: Path) -> tuple[np.ndarray, float]:
+    """Probabilities float32 (n, C) of the teacher, and its cost in epochs: --teacher_path, which costs nothing here, or a
+    model that is trained here on the same rows by the same recipe, with the plain objective."""
+    path, epochs = settings.teacher_path, 0.0
     if not path:
         settings = dataclasses.replace(settings, output_dir=str(folder))
         maker = InputMaker(settings, MakerSettings(), seed=settings.drawing_seed, fingerprint=examples.fingerprint)
         logger.info("training the teacher first; its files stay in %s", maker.folder)
         path = maker.teacher_logits(selection)
-    return softmax(np.asarray(load_inputs(examples, logits_path=path).logits, dtype=np.float32))
+        epochs = sum(maker.epochs.values())
+    return softmax(np.asarray(load_inputs(examples, logits_path=path).logits, dtype=np.float32)), epochs
 
 
 # --------------------------------------------------------------------------------------------------------------- groups
