@@ -80,7 +80,7 @@ def _published_model():
 def _words_model():
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(max_iter=200)
+    return LogisticRegression(tol=1e-3, max_iter=1000)
 
 
 def _rich_model():
