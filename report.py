@@ -24,6 +24,12 @@ def main(argv=None) -> None:
     parser.add_argument(
         "--published", action="store_true", help="set the numbers published for ALBERT-base-v1 beside ours"
     )
+    parser.add_argument(
+        "--against",
+        choices=("random", "all"),
+        default="random",
+        help="what differences are from: random at the same share, or the runs on everything",
+    )
     args = parse_args(parser, argv)
 
     from pathlib import Path
@@ -41,7 +47,7 @@ def main(argv=None) -> None:
         print(f"note: {problem}")
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))
     with folder_lock(out):
-        text = write_report(runs, out, published=args.published)
+        text = write_report(runs, out, published=args.published, against=args.against)
     print(text)
     print(f"the page to open: {out / 'report.html'}")
 

@@ -13,7 +13,9 @@ A run's seed is its selection seed too, so the spread over seeds holds both the 
 that of the proxy run and the clusters, which are made once, with the smallest seed).
 At 100 % all ways of choosing are one: the run `all`. Besides the strategies of select_examples.py --list there are
 grad_norm, infobatch and rs2 (importance_sampling_mnli.py --online): grad_norm takes the share as its share of the steps,
-infobatch decides on its own how much it skips and runs at 100 % only. `forgettable` is a second fine-tuning, of the run
+infobatch decides on its own how much it skips and runs at 100 % only. poe, learned_mixin, conf_reg and group_dro
+(run_glue.py --objective) train on everything or on a random share, dfr goes on from the run on everything; hard+poe is a
+strategy and an objective (docs/objectives.md). `forgettable` is a second fine-tuning, of the run
 `all` of the same seed.
 """
 

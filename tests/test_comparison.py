@@ -129,6 +129,13 @@ def test_a_family_is_what_is_compared_at_one_share_and_budget():
     assert found["one seed", 0.1, "epochs"]["acc"].n == 1
 
 
+def test_every_arm_can_be_compared_with_everything():
+    names = [("all", 1.0, "epochs"), ("poe", 1.0, "epochs"), ("random", 0.1, "epochs"), ("hard", 0.1, "steps")]
+    arms = {arm: arm_of({0: 0.8 + i / 10, 1: 0.7 + i / 7}) for i, arm in enumerate(names)}
+    found = differences_from_random(arms, ["acc"], against="all")
+    assert list(found) == names[1:] and found["hard", 0.1, "steps"]["acc"].mean == pytest.approx((30 + 300 / 7) / 2)
+
+
 def test_only_seeds_that_both_have_are_paired_and_everything_is_compared_with_all():
     arms = {("all", 1.0, "epochs"): arm_of({0: 0.8, 2: 0.7}), ("weighted", 1.0, "epochs"): arm_of({2: 0.75, 5: 0.1})}
     (difference,) = differences_from_random(arms, ["acc"])["weighted", 1.0, "epochs"].values()

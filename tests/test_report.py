@@ -23,7 +23,7 @@ N = 1000
 
 def write_run(
     folder, strategy, pct, seed, accuracy, non_entailed=0.1, *, steps=None, data="abc", lr=2e-5, online=None, hans=True,
-    model="albert-base-v1", probed=0, version=None,
+    model="albert-base-v1", probed=0, version=None, objective=None,
 ):  # fmt: skip
     """A finished run as run_glue.py and test_hans.py leave it."""
     folder.mkdir(parents=True)
@@ -45,6 +45,8 @@ def write_run(
     }
     if version:
         results["selection"]["version"] = version
+    if objective:
+        results["objective"] = objective
     cells = {
         h: {"entailment": 0.9 + k / 100, "non-entailment": non_entailed + k / 100} for k, h in enumerate(HEURISTICS)
     }
@@ -125,6 +127,21 @@ def test_a_win_is_called_only_where_it_is_one(sweep):
     assert found.low < 0 < found.high and found.detectable > 20 and found.n == 3
     assert by_way["hard"]["mnli"] == f"+1.0 [{found.low:+.1f}, {found.high:+.1f}] > {found.detectable:.1f}"
     assert by_way["diverse"]["HANS non-entailed"] == "+1.0 (no spread)"
+
+
+def test_objectives_stand_beside_strategies_with_the_cost_of_their_teachers(sweep):
+    poe, taught = {"name": "poe", "version": 1}, {"name": "conf_reg", "version": 1, "teacher_epochs": 2.5}
+    for seed in range(3):
+        write_run(sweep / "runs" / f"poe-{seed}", "all", 1.0, seed, 0.85 + seed / 90, objective=poe)
+        write_run(sweep / "runs" / f"conf-{seed}", "random", 0.1, seed, 0.7 + seed / 90, objective=taught)
+        write_run(sweep / "runs" / f"both-{seed}", "hard", 0.1, seed, 0.7 + seed / 90, objective=poe)
+    run(sweep, "--against", "all")
+    found = tables((sweep / "report" / "results.md").read_text())
+    compared = {(row[0], row[1]): row[4] for row in found["Difference from all"][1:]}
+    assert {("100", "poe"), ("10", "conf_reg"), ("10", "hard+poe"), ("10", "random")} <= compared.keys()
+    assert compared["100", "poe"].startswith("+5.1 [") and "**better**" in compared["100", "poe"]
+    training = {(row[0], row[1]): row[3] for row in found["Cost"][1:]}
+    assert training["10", "conf_reg"] == "2.70" and training["10", "hard+poe"] == "0.20"
 
 
 def test_cost_holds_scoring_and_says_when_it_pays(sweep):

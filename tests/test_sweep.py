@@ -16,7 +16,11 @@ import sweep as script
 from hans.generate import main as generate_hans
 from tests import tiny
 from utils.errors import EXIT_INTERRUPTED, InputError
+from utils.flags import RunSettings
+from utils.selection.choosing import InputFiles
+from utils.selection.ingredients import MakerSettings
 from utils.sweep.grid import Run, grid
+from utils.sweep.plan import SweepSettings
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan
@@ -60,6 +64,48 @@ def test_a_scheme_without_a_share_of_its_own_is_refused_aloud():
 def test_two_shares_of_one_name_are_refused():
     with pytest.raises(InputError, match=r"0.3333333 and 0.33333334 are so close"):
         grid(["random"], [0.3333333, 0.33333334], [0], "epochs")
+
+
+def test_objectives_are_arms_of_their_own():
+    runs = grid(["random", "poe", "hard+poe", "jtt", "dfr"], [0.1, 1.0], [0], "epochs")
+    found = {(run.strategy, run.data_pct): (run.chosen_by, run.objective) for run in runs}
+    assert len(found) == len(runs) and found == {
+        ("all", 1.0): ("all", "erm"),
+        ("random", 0.1): ("random", "erm"),
+        ("poe", 0.1): ("random", "poe"),
+        ("poe", 1.0): ("all", "poe"),  # hard+poe at 100 % too
+        ("hard+poe", 0.1): ("hard", "poe"),
+        ("jtt", 0.1): ("jtt", "erm"),
+        ("jtt", 1.0): ("jtt", "erm"),
+        ("dfr", 1.0): ("all", "dfr"),
+    }
+    assert [run.strategy for run in grid(["dfr"], [1.0], [0], "epochs")] == ["all", "dfr"]
+    with pytest.raises(InputError, match="dfr goes on from the run on everything and runs at 100 % only"):
+        grid(["dfr"], [0.1], [0], "epochs")
+    for name in ("hard+magic", "hard+dfr", "hard+erm"):
+        with pytest.raises(InputError, match=r"no objective called .*; there are poe, learned_mixin"):
+            grid([name], [1.0], [0], "epochs")
+
+
+def test_a_run_is_told_what_its_objective_reads_and_no_more(world):
+    more = ["--bias", "hypothesis", "--dro_step_size", "0.1"]
+    parser = script.ArgumentParser()
+    script.add_flags(parser, SweepSettings)
+    for part in (InputFiles, MakerSettings, RunSettings):
+        script.add_flags(parser, part)
+    parser.set_defaults(plugin=None)
+    words = list(map(str, flags(world, world / "planned", *more)))
+    words[words.index("hard")] = "poe"
+    words[words.index("random") + 1 : words.index("random") + 1] = ["group_dro", "dfr"]
+    sweep = script.make_sweep(parser.parse_args(words))
+    found = {job.name: " ".join(job.commands[0].flags) for job in sweep.jobs()}
+    assert "--objective" not in found["all-100pct-seed0"] and "--bias" not in found["all-100pct-seed0"]
+    assert "--objective poe --bias hypothesis" in found["poe-100pct-seed0"] and "dro" not in found["poe-100pct-seed0"]
+    assert (
+        "--objective group_dro --dro_step_size 0.1 --strategy random --data_pct 0.2" in found["group_dro-20pct-seed1"]
+    )
+    assert f"--model_name_or_path {world}/planned/runs/all-100pct-seed1 --dfr" in found["dfr-100pct-seed1"]
+    assert sweep._scoring_cost("dfr") == 8 and sweep._scoring_cost("poe") == 0
 
 
 def test_an_unknown_way_of_choosing_is_refused():

@@ -172,6 +172,21 @@ def test_online_sampling_agrees(world, tmp_path, scheme):
     assert last["pruned_share"] > 0 if scheme == "infobatch" else last["sampled_steps"] > 0, "nothing was sampled"
 
 
+@pytest.mark.parametrize("objective", ["group_dro", "learned_mixin"])
+def test_objectives_with_a_state_agree(world, objective):
+    for processes, batch in ((1, 8), (2, 4)):
+        words = [
+            word for word in training(world, world / f"{objective}_{processes}", batch) if word != "--record_dynamics"
+        ]
+        words += ["--objective", objective]
+        forked.run_group(processes, "run_glue.py", *words, printed=world / f"{objective}.printed")
+    assert_agree(world / f"{objective}_1", world / f"{objective}_2")
+    if objective == "group_dro":
+        shares = [[v for k, v in log(world / f"group_dro_{n}")[-1].items() if k.startswith("q(")] for n in (1, 2)]
+        assert len(shares[0]) > 3 and max(shares[0]) > min(shares[0])
+        np.testing.assert_allclose(shares[0], shares[1], atol=1e-4)
+
+
 def test_processes_stop_together_and_go_on_as_if_nothing_had_been(world, two):
     """SIGTERM reaches the second process only; both stop at the same step, and no snapshot of the dynamics is lost."""
     out, words = world / "stopped", training(world, world / "stopped", 4)

@@ -21,6 +21,16 @@ from utils.command_line import (
 )
 from utils.errors import InputError
 
+OBJECTIVES = ("erm", "poe", "learned_mixin", "conf_reg", "group_dro")
+# Which objectives read these flags of ObjectiveSettings.
+OBJECTIVE_FLAGS = {
+    "bias_path": ("poe", "learned_mixin", "conf_reg"),
+    "bias": ("poe", "learned_mixin", "conf_reg"),
+    "teacher_path": ("conf_reg",),
+    "mixin_penalty": ("learned_mixin",),
+    "group_column": ("group_dro", "dfr"),
+    "dro_step_size": ("group_dro",),
+}
 SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt".split()
 
 
@@ -195,6 +205,43 @@ class TrainingSettings(DeviceSettings):
 
 
 @dataclass(frozen=True)
+class ObjectiveSettings:
+    """What the training minimises, and what it is told of a shortcut."""
+
+    title: ClassVar[str] = "objective (docs/objectives.md)"
+    objective: str = flag(
+        "erm",
+        "erm: the plain loss; poe, learned_mixin, conf_reg: with a bias model; group_dro: the worst group counts most",
+        choices=OBJECTIVES,
+    )
+    dfr: bool = flag(False, "instead of training, fit the checkpoint's last layer again, to groups of equal size")
+    bias_path: str | None = flag(
+        None, "p_bias of a bias model, an .npz (default: a bias model is made, cross-fitted)", metavar="FILE"
+    )
+    bias: str = flag(
+        "overlap",
+        "what the bias model sees that is made: the word overlap, or the words of the hypothesis",
+        choices=("overlap", "hypothesis"),
+    )
+    teacher_path: str | None = flag(
+        None, "conf_reg: logits of the teacher on the training examples (default: it is trained first)", metavar="FILE"
+    )
+    mixin_penalty: float = flag(0.03, "learned_mixin: weight of the entropy penalty", type=non_negative_float)
+    group_column: str | None = flag(
+        None,
+        "group_dro, dfr: the column of train.tsv that names each example's group (default: the label and whether all words "
+        "of the hypothesis are in the premise)",
+        metavar="NAME",
+    )
+    dro_step_size: float = flag(0.01, "group_dro: step size of the groups' weights", type=non_negative_float)
+
+    @property
+    def objective_name(self) -> str:
+        """The objective, or dfr."""
+        return "dfr" if self.dfr else self.objective
+
+
+@dataclass(frozen=True)
 class DynamicsSettings:
     """Whether and when training dynamics are recorded."""
 
@@ -223,7 +270,9 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings(OutputSettings, DynamicsSettings, TrainingSettings, StageSettings, InferenceSettings):
+class RunSettings(
+    OutputSettings, DynamicsSettings, ObjectiveSettings, TrainingSettings, StageSettings, InferenceSettings
+):
     """Everything that a training script can be told."""
 
     def check(self) -> None:
@@ -241,9 +290,22 @@ class RunSettings(OutputSettings, DynamicsSettings, TrainingSettings, StageSetti
         for beta in ("adam_beta1", "adam_beta2"):
             if getattr(self, beta) >= 1:
                 raise InputError(f"--{beta} {getattr(self, beta):g}: must be below 1")
-        for name in ("selection", "max_train_samples", "record_dynamics"):
+        for name in ("selection", "max_train_samples", "record_dynamics", "dfr"):
             if getattr(self, name) and not self.do_train:
                 raise InputError(f"--{name} needs --do_train")
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        if self.dfr and (self.objective != "erm" or self.record_dynamics):
+            raise InputError("--dfr trains nothing but the last layer: leave out --objective and --record_dynamics")
+        if self.dfr and not self.model_name_or_path:
+            raise InputError("--dfr needs --model_name_or_path, a fine-tuned checkpoint")
+        for name, objectives in OBJECTIVE_FLAGS.items():
+            given = getattr(self, name) != getattr(ObjectiveSettings, name)
+            if given and self.objective_name not in objectives:
+                raise InputError(f"--{name} is for {', '.join(objectives)}, not for {self.objective_name}")
+        if self.dry_run and self.objective == "conf_reg" and not self.teacher_path:
+            raise InputError("--dry_run: the teacher of conf_reg would have to be trained first; give --teacher_path")
 
 
 def add_run_flags(parser: argparse.ArgumentParser, *, default_task: str | None = None) -> None:

@@ -91,8 +91,12 @@ def detectable_difference(spread: float, n: int, *, comparisons: int = 1) -> flo
     return spread * float(optimize.brentq(lambda effect: power(effect) - POWER, 0.0, enough))
 
 
-def differences_from_random(arms: dict[tuple, list], metrics: list[str]) -> dict[tuple, dict[str, Difference]]:
+def differences_from_random(
+    arms: dict[tuple, list], metrics: list[str], *, against: str = "random"
+) -> dict[tuple, dict[str, Difference]]:
     """{arm: {metric: Difference in points}} against random at the same share and budget, `all` at 100 %.
+
+    against: with "all", every arm is compared with `all`, whatever its share.
 
     arms: {(strategy, share, budget): results, each with `seed` and `scores`}. Arms without a seed in common with their
     baseline, and metrics that no such pair has, are left out.
@@ -100,8 +104,10 @@ def differences_from_random(arms: dict[tuple, list], metrics: list[str]) -> dict
     pairs: dict[tuple, dict[str, list]] = {}
     for arm, results in arms.items():
         strategy, share, budget = arm
-        baseline = arms.get(("all", 1.0, "epochs") if share == 1 else ("random", share, budget), [])
-        if strategy in ("random", "all"):
+        baseline = arms.get(
+            ("random", share, budget) if share < 1 and against == "random" else ("all", 1.0, "epochs"), []
+        )
+        if strategy in (against, "all"):
             continue
         theirs = {result.seed: result for result in baseline}
         for metric in metrics:

@@ -81,7 +81,9 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
     arguments, train, selection = run.part("arguments"), found.part("train"), found.part("selection")
     task = get_task(arguments.text("task_name"))
     n, m = selection.count("n", least=1), selection.count("m", least=1)
+    objective = found.part("objective", optional=True)
     strategy, share, budget = _arm(arguments, train, selection)
+    strategy = _with_objective(strategy, objective.text("name", optional=True))
     data = tuple((split, facts.text("fingerprint")) for split, facts in run.part("data").parts().items())
     settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": _model(path, name, paths)}
     identity = {
@@ -89,7 +91,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
         "data": dict(data).get("train"),
         "pool": n,
         "learning_rate": settings["learning_rate"],
-        "version": selection.plain("version") or 1,
+        "version": objective.plain("version") or selection.plain("version") or 1,
     }
     result = Result(
         name=path.name,
@@ -99,7 +101,8 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
         seed=arguments.count("seed"),
         m=m,
         scores=_dev_scores(found, task) | _group_scores(found) | _challenge_scores(path, challenges),
-        cost=(train.count("examples") + FORWARD * train.count("probed")) / n,
+        cost=(train.count("examples") + FORWARD * train.count("probed")) / n
+        + (objective.number("teacher_epochs", optional=True) or 0.0),
         seconds=train.number("seconds"),
         subset=_subset(path / CARD_FILE, name),
         collapsed=_is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
@@ -119,6 +122,13 @@ def _arm(arguments: Fields, train: Fields, selection: Fields) -> tuple[str, floa
     if limited:  # the share is a share of the steps
         share = train.count("examples") / (n * arguments.positive("num_train_epochs"))
     return online, share, "epochs"
+
+
+def _with_objective(strategy: str, objective: str | None) -> str:
+    """The name of an arm: the objective alone where the examples are all of the data or a random part."""
+    if objective is None:
+        return strategy
+    return objective if strategy in ("all", "random") else f"{strategy}+{objective}"
 
 
 def _model(path: Path, name: str, paths: list[Path]) -> str | None:

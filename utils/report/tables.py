@@ -26,13 +26,13 @@ class Table:
         return "\n".join([f"## {self.title}", "", *lines, self.words]).rstrip()
 
 
-def tables_of(runs: Runs, *, with_published: bool = False) -> list[Table]:
-    """Every table of the report that these runs fill, the overview first."""
+def tables_of(runs: Runs, *, with_published: bool = False, against: str = "random") -> list[Table]:
+    """Every table of the report that these runs fill, the overview first. against: as for `comparison`."""
     tables = [overview(runs), accuracy(runs)]
     if runs.grouped:
         tables.append(challenge_sets(runs))
     if any(strategy not in ("all", "random") for strategy, _, _ in runs.arms):
-        tables += [comparison(runs), cost(runs)]
+        tables += [comparison(runs, against), cost(runs)]
     if runs.subset_columns:
         tables.append(chosen(runs))
     if with_published:
@@ -86,12 +86,13 @@ def challenge_sets(runs: Runs) -> Table:
     return Table("Challenge sets", rows, words)
 
 
-def comparison(runs: Runs) -> Table:
-    """Differences from random (from `all` at 100 %) at the same share and budget, paired by seed, in points."""
+def comparison(runs: Runs, against: str = "random") -> Table:
+    """Differences from random (from `all` at 100 %) at the same share and budget, or everywhere from `all`; paired by seed,
+    in points."""
     compared = [name for challenge in [*runs.shown, *runs.grouped] for name in challenge.compared]
     metrics = [*runs.dev, *(name for name in compared if name in runs.columns)]
     rows = [["data %", "chosen by", "equal", "seeds", *metrics]]
-    for (strategy, share, budget), found in differences_from_random(runs.arms, metrics).items():
+    for (strategy, share, budget), found in differences_from_random(runs.arms, metrics, against=against).items():
         seeds = max(difference.n for difference in found.values())
         rows.append([f"{100 * share:g}", strategy, budget, str(seeds), *(_difference(found.get(m)) for m in metrics)])
     words = (
@@ -102,7 +103,7 @@ def comparison(runs: Runs) -> Table:
         "the same as shown to be equal. No spread: every seed differs by the same amount, so nothing can be said about "
         "further seeds."
     )
-    return Table("Difference from random", rows, words)
+    return Table(f"Difference from {against}", rows, words)
 
 
 def cost(runs: Runs) -> Table:

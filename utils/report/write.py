@@ -12,10 +12,10 @@ from utils.report.results import Runs
 from utils.report.tables import tables_of
 
 
-def write_report(runs: Runs, out: Path, *, published: bool = False) -> str:
+def write_report(runs: Runs, out: Path, *, published: bool = False, against: str = "random") -> str:
     """Write every file of the report into `out` and return the text of results.md. published: set the published numbers
-    beside ours."""
-    title, tables = f"Results: {runs.task}", tables_of(runs, with_published=published)
+    beside ours; against: `random`, or `all` to compare every arm with the runs on everything."""
+    title, tables = f"Results: {runs.task}", tables_of(runs, with_published=published, against=against)
     write_text(out / "results.csv", _csv(csv_rows(runs)))
     timed = [[result.name, round(result.seconds, 2)] for result in runs.results if result.seconds is not None]
     if timed:

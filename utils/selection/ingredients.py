@@ -121,6 +121,14 @@ class InputMaker:
         self._run(words, out, done=out / "clusters.json", reads=[embeddings], main_only=True)
         return out / "clusters.npz"
 
+    def teacher_logits(self, selection) -> Path:
+        """Logits of a run on these rows with the plain objective, by the recipe of the run that will use them."""
+        rows, epochs = self.folder / "teacher_rows.npz", self.settings.num_train_epochs
+        if self.make:
+            selection.save(rows)
+        run = self._train("teacher", epochs, "--selection", rows, costs=epochs * len(selection) / selection.n_total)
+        return self._features("teacher_features", run, "logits", "cls")
+
     def irreducible_loss(self, examples) -> Path:
         """Cross-fitted: each half's losses under a model trained on the other half. Mindermann et al. 2022, section 4."""
         import numpy as np

@@ -21,10 +21,12 @@ from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.files import file_sha256, read_json, write_json
 from utils.flags import (
+    OBJECTIVE_FLAGS,
     DataSettings,
     DeviceSettings,
     DynamicsSettings,
     ModelSettings,
+    ObjectiveSettings,
     OutputSettings,
     RunSettings,
     StageSettings,
@@ -36,8 +38,8 @@ from utils.run_directory import RESULTS_FILE
 from utils.selection.choosing import InputFiles
 from utils.selection.ingredients import FOLDER, ROOT, InputMaker, MakerSettings
 from utils.selection.selection import budget
-from utils.selection.strategies import NEEDS, STRATEGIES, get_strategy
-from utils.sweep.grid import ALL, Run, grid
+from utils.selection.strategies import NEEDS, get_strategy
+from utils.sweep.grid import ALL, Run, grid, needs_everything, split_arm
 from utils.sweep.jobs import Command, Job, locked, run_jobs, visible_devices
 from utils.sweep.pool import make_pool
 from utils.training.schemes import SCHEMES
@@ -46,7 +48,7 @@ PLAN_FILE = "sweep.json"
 # Flags of run_glue.py that a sweep decides for each run.
 DECIDED = (
     "output_dir", "data_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "dry_run", "selection",
-    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics",
+    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics", "objective", "dfr",
 )  # fmt: skip
 TRIAL_STEPS, TRIAL_EVAL_ROWS = 2, 64  # of the run that shows the speed, and whether the flags work
 
@@ -57,7 +59,11 @@ class SweepSettings:
 
     title: ClassVar[str] = "sweep"
     strategies: list[str] | None = flag(
-        None, "strategies and online schemes, random among them", nargs="+", metavar="NAME"
+        None,
+        "strategies and online schemes, random among them; objectives (poe) and dfr, on everything or a random share; both "
+        "(hard+poe)",
+        nargs="+",
+        metavar="NAME",
     )
     data_pcts: list[float] | None = flag(None, "0.1 = 10 %%", nargs="+", type=data_fraction, metavar="FRACTION")
     seeds: tuple[int, ...] = flag((0, 1, 2), "one run of everything each", nargs="+", type=seed_number)
@@ -122,7 +128,7 @@ class Sweep:
         """What all runs of one folder must have in common. Strategies, shares and seeds may be added to it."""
         source = load_split(self.task, "train", data_dir=run.data_dir, cache_dir=run.cache_dir)
         identity = {
-            "flags": self.shared_words,
+            "flags": [*self.shared_words, *words_of(run, ObjectiveSettings, leave_out=DECIDED)],
             "data": {"n": len(source), "fingerprint": source.fingerprint},
             "pool_size": self.settings.pool_size,
             "challenge sets": [challenge.identity for challenge in self.challenges],
@@ -169,10 +175,12 @@ class Sweep:
             words += ["--max_steps", str(self.full_steps)]
             trained = self.n * settings.num_train_epochs
         first: tuple[Job, ...] = ()
-        if run.strategy in STRATEGIES and STRATEGIES[run.strategy].second_pass:
+        if needs_everything(run.strategy):
             first = (self.job(Run(ALL, 1.0, "epochs", run.seed)),)
             words += ["--model_name_or_path", str(first[0].folder)]
-        script = "run_glue" if run.strategy == ALL else "importance_sampling_mnli"
+        words += self._objective_words(run.objective)
+        trained = self.n * FORWARD if run.objective == "dfr" else trained
+        script = "run_glue" if run.chosen_by == ALL else "importance_sampling_mnli"
         commands = [Command(script, (*words, *self._choice_words(run)), folder / RESULTS_FILE)]
         commands += [
             Command(challenge.script, tuple(challenge.flags(folder)), folder / challenge.scores.results_file)
@@ -180,24 +188,39 @@ class Sweep:
         ]
         keep = self.settings.keep_models or run.strategy == ALL
         cost = trained + FORWARD * self._eval_rows
-        return Job(run.name, folder, tuple(commands), cost, first, () if keep else (folder / "model.safetensors",))
+        return Job(
+            run.name,
+            folder,
+            tuple(commands),
+            cost,
+            first,
+            () if keep else (folder / "model.safetensors", *_teacher_files(folder, self.task.name)),
+        )
 
     def _choice_words(self, run: Run) -> list[str]:
         """The flags that say how the examples of a run are chosen."""
-        if run.strategy == ALL:
+        if run.chosen_by == ALL:
             return []
-        if run.strategy in SCHEMES:
-            words = ["--online", run.strategy]
-            if SCHEMES[run.strategy].subset:
+        if run.chosen_by in SCHEMES:
+            words = ["--online", run.chosen_by]
+            if SCHEMES[run.chosen_by].subset:
                 words += ["--data_pct", str(run.data_pct)]
             elif run.data_pct < 1:  # of a scheme that draws from everything, a share is its share of the steps
                 words += ["--max_steps", str(max(1, round(self.full_steps * run.data_pct)))]
             return words
-        words = ["--strategy", run.strategy, "--data_pct", str(run.data_pct)]
+        words = ["--strategy", run.chosen_by, "--data_pct", str(run.data_pct)]
         words += ["--plugin", self.plugin] if self.plugin else []
-        for name, path in self._inputs(run.strategy, make=False)[0].items():
+        for name, path in self._inputs(run.chosen_by, make=False)[0].items():
             words += [f"--{name}", *(path if isinstance(path, list) else [path])]
         return words
+
+    def _objective_words(self, objective: str) -> list[str]:
+        """The flags that say what a run minimises, or that it is dfr, with those of the sweep that it reads."""
+        if objective == "erm":
+            return []
+        others = [name for name, readers in OBJECTIVE_FLAGS.items() if objective not in readers]
+        words = ["--dfr"] if objective == "dfr" else ["--objective", objective]
+        return words + words_of(self.run_settings, ObjectiveSettings, leave_out=(*DECIDED, *others))
 
     @functools.cached_property
     def _eval_rows(self) -> int:
@@ -222,14 +245,14 @@ class Sweep:
         if self.settings.jobs:
             devices = [devices[i % len(devices)] for i in range(self.settings.jobs)]
         todo = [job for job in jobs if not job.done]
-        chosen = [name for name in self.settings.strategies if name not in SCHEMES]
+        chosen = [name for name in self.settings.strategies if split_arm(name)[0] not in SCHEMES]
         self._say_what(jobs, todo, len(devices))
         with locked(self.out):
             self._write_plan({name: self._scoring_cost(name) for name in chosen})
         if todo:
             with locked(self.out / FOLDER):
                 for name in chosen:
-                    self._inputs(name, make=True)
+                    self._inputs(split_arm(name)[0], make=True)
         threads = max(1, _cores() // len(devices))
         ended = {"runs": 0, "failed": 0}
         with tqdm(
@@ -246,10 +269,10 @@ class Sweep:
             preload = [name for challenge in self.challenges for name in challenge.preload]
             return run_jobs(todo, devices=devices, threads=threads, on_end=on_end, preload=preload)
 
-    def _scoring_cost(self, strategy: str) -> float:
-        """What a strategy needs before the first training on its choice, in epochs."""
-        first = self.run_settings.num_train_epochs if get_strategy(strategy).second_pass else 0.0
-        return self._inputs(strategy, make=False)[1] + first
+    def _scoring_cost(self, arm: str) -> float:
+        """What a strategy needs before the first training on its choice, or dfr before it begins, in epochs."""
+        first = self.run_settings.num_train_epochs if needs_everything(arm) else 0.0
+        return self._inputs(split_arm(arm)[0], make=False)[1] + first
 
     def _say_what(self, jobs, todo, at_once: int) -> None:
         settings = self.settings
@@ -299,6 +322,12 @@ class Sweep:
         speed = _examples_per_second(folder / RESULTS_FILE)
         shutil.rmtree(folder)
         return speed
+
+
+def _teacher_files(folder: Path, task: str) -> list[Path]:
+    """What a run with a teacher leaves that is large and of no more use."""
+    made = folder / FOLDER
+    return [made / "teacher" / "model.safetensors", made / "teacher_features" / f"cls_embeddings_{task}_train.npy"]
 
 
 def _examples_per_second(path: Path) -> float:

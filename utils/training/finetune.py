@@ -32,8 +32,12 @@ from utils.selection.selection import Selection, random_ranking
 from utils.training.batches import UniformBatches
 from utils.training.checkpoint import Checkpoints
 from utils.training.evaluate import add_to_eval_log, evaluate, write_server_file
+from utils.training.group_dro import GroupDro
+from utils.training.last_layer import retrain_last_layer
 from utils.training.loop import Hooks, train
+from utils.training.objectives import objective_of
 from utils.training.recorder import DYNAMICS_FILE, DynamicsHooks
+from utils.training.shortcut import BIAS_FILE, Shortcut, find_shortcut, save_bias
 from utils.training.trackers import check_tracker, tracker
 
 logger = logging.getLogger(__name__)
@@ -130,6 +134,7 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
     examples = _read(settings, task)
     selection = _choose(settings, examples["train"], choice) if settings.do_train else None
+    shortcut = find_shortcut(settings, examples["train"], selection, folder) if selection else Shortcut()
     session = _open(settings, task, processes)
     run = Run(
         settings, task, session, directory, examples, {name: session.encode(split) for name, split in examples.items()}
@@ -139,11 +144,13 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
     facts = {"data": {name: {"n": len(split), "fingerprint": split.fingerprint} for name, split in examples.items()}}
     if selection:
         facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
+    if shortcut.facts:
+        facts["shortcut"] = shortcut.digest
     directory.begin(**facts)
 
     results = {"task": task.name, "script": script, "eval": {}}
     if selection:
-        results |= _train_and_save(run, selection, choice)
+        results |= _train_and_save(run, selection, choice, shortcut)
     for name in task.dev if settings.do_eval else ():
         results["eval"][name] = _evaluate(run, name, folder=run.folder)
     for name in task.test if settings.do_predict else ():
@@ -192,7 +199,9 @@ def _choose(settings: RunSettings, examples: Examples, choice: Choice) -> Select
 
 
 def _open(settings: RunSettings, task: Task, processes: Processes) -> Session:
-    session = open_session(task.labels, settings, processes, seed=settings.seed, need_head=not settings.do_train)
+    session = open_session(
+        task.labels, settings, processes, seed=settings.seed, need_head=settings.dfr or not settings.do_train
+    )
     model = session.classifier.model
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -230,14 +239,20 @@ def _settle_names(run: Run) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- training
-def _train_and_save(run: Run, selection: Selection, choice: Choice) -> dict:
-    """Train, then save the checkpoint; returns the parts `train` and `selection` of results.json."""
+def _train_and_save(run: Run, selection: Selection, choice: Choice, shortcut: Shortcut) -> dict:
+    """Train, then save the checkpoint; returns the parts `train`, `selection` and `objective` of results.json."""
     if run.main and selection.provenance.get("method") != "all":
         selection.save(run.folder / "selection.npz")
         if choice.describe:
             card = choice.describe(selection, run.examples["train"])
             write_json(run.folder / CARD_FILE, {**card, "provenance": selection.provenance})
-    trained = _train(run, selection, choice.make_batches)
+    if run.main and shortcut.p_bias is not None:
+        save_bias(run.folder / BIAS_FILE, shortcut.p_bias, run.examples["train"])
+    if run.settings.dfr:
+        seed = run.settings.drawing_seed
+        trained = retrain_last_layer(run.session, run.data["train"], selection, shortcut.groups, seed)
+    else:
+        trained = _train(run, selection, choice.make_batches, shortcut)
     if run.main:
         save_classifier(run.session.classifier, run.folder)
     about = {
@@ -248,10 +263,10 @@ def _train_and_save(run: Run, selection: Selection, choice: Choice) -> dict:
         **selection.provenance,
         **({"version": choice.version} if choice.version else {}),
     }
-    return {"train": trained, "selection": about}
+    return {"train": trained, "selection": about, **({"objective": shortcut.facts} if shortcut.facts else {})}
 
 
-def _train(run: Run, selection: Selection, make_batches) -> dict:
+def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> dict:
     settings, processes, data = run.settings, run.session.processes, run.data["train"]
     plan = {
         "batch_size": settings.examples_per_step * processes.size,
@@ -263,6 +278,8 @@ def _train(run: Run, selection: Selection, make_batches) -> dict:
         batches = make_batches(selection, labels=data.labels, processes=processes, **plan)
     else:
         batches = UniformBatches(selection, **plan)
+    if shortcut.groups:
+        batches = GroupDro(batches, shortcut.groups, step_size=settings.dro_step_size, processes=processes)
     logger.info(
         "training on %d of %d examples, batches of %d, %d steps, %s, %d process(es)",
         len(selection), selection.n_total, batches.batch_size, batches.num_steps, run.session.precision.name,
@@ -278,7 +295,11 @@ def _train(run: Run, selection: Selection, make_batches) -> dict:
             run.session, run.examples["train"], data, selection.indices, batches, settings, run.folder
         )
         recorder.attach(hooks)
-    with tracker(settings.report_to if run.main else "none", run.folder, dataclasses.asdict(settings)) as on_log:
+    model, device = run.session.classifier.model, processes.device
+    with (
+        tracker(settings.report_to if run.main else "none", run.folder, dataclasses.asdict(settings)) as on_log,
+        objective_of(settings, shortcut, model, data.labels, device) as objective,
+    ):
         hooks.on_log.extend(on_log)
         summary = train(
             run.session.classifier,
@@ -287,6 +308,7 @@ def _train(run: Run, selection: Selection, make_batches) -> dict:
             settings,
             processes=processes,
             precision=run.session.precision,
+            objective=objective,
             checkpoints=Checkpoints(run.folder / "checkpoints", keep=settings.save_total_limit),
             log_path=run.folder / "log.jsonl",
             hooks=hooks,

@@ -1,8 +1,18 @@
-"""Objectives: how the logits of a micro-batch become per-example losses. The training loop is handed one of them."""
+"""Objectives: how the logits of a micro-batch become per-example losses. The training loop is handed one of them.
+
+`group_dro` is not here: its losses are the plain ones, and the weights of its batches change (`group_dro.py`).
+"""
+
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from utils.flags import RunSettings
+from utils.models.families import final_linear
+from utils.training.shortcut import FLOOR, Shortcut
 
 
 def per_example_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -15,3 +25,91 @@ def per_example_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 def erm(logits: torch.Tensor, labels: torch.Tensor, example_index: np.ndarray) -> torch.Tensor:
     """Empirical risk minimisation: the plain loss of every example, whichever example it is."""
     return per_example_loss(logits, labels)
+
+
+@contextlib.contextmanager
+def objective_of(settings: RunSettings, shortcut: Shortcut, model, labels: np.ndarray, device) -> Iterator:
+    """The objective that the settings name. What it adds to the model for the training is gone after the block."""
+
+    def table(values):
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
+
+    if settings.objective == "poe":
+        yield poe(table(log_bias(shortcut.p_bias)))
+    elif settings.objective == "conf_reg":
+        yield soft_targets(table(scaled_teacher(shortcut.teacher, shortcut.p_bias, labels)))
+    elif settings.objective == "learned_mixin":
+        with learned_mixin(model, table(log_bias(shortcut.p_bias)), settings.mixin_penalty, settings.seed) as objective:
+            yield objective
+    else:
+        yield erm
+
+
+def log_bias(p_bias: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(p_bias, FLOOR))
+
+
+def poe(log_p_bias: torch.Tensor):
+    """Product of experts: the loss of softmax(log p + log p_bias). Clark et al. 2019, arXiv 1909.03683, section 3.2.2.
+
+    log_p_bias: float32 (n, C), row by example_index.
+    """
+
+    def objective(logits, labels, example_index):
+        joint = F.log_softmax(logits.float(), 1) + _rows(log_p_bias, example_index)
+        return F.cross_entropy(joint, labels, reduction="none")
+
+    return objective
+
+
+@contextlib.contextmanager
+def learned_mixin(model, log_p_bias: torch.Tensor, penalty: float, seed: int) -> Iterator:
+    """Learned mixin: the loss of softmax(log p + g log p_bias) + penalty x entropy of softmax(g log p_bias), where
+    g = softplus(w h + b) of the features h. Clark et al. 2019, arXiv 1909.03683, sections 3.2.3 and 3.2.4.
+
+    w and b belong to the model inside the block, so that they are trained and saved in checkpoints with it. h is what the
+    classifier layer takes in, after dropout (before it in the authors' code); w starts as their BERT layers do.
+    """
+    head, features = final_linear(model), []
+    scale = torch.nn.Linear(head.in_features, 1)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        scale.weight.normal_(0.0, 0.02, generator=generator)
+        scale.bias.zero_()
+    hook = head.register_forward_pre_hook(lambda module, inputs: features.__setitem__(slice(None), inputs[:1]))
+    model.add_module("bias_scale", scale)
+
+    def objective(logits, labels, example_index):
+        factor = F.softplus(scale(features.pop().float()))
+        bias = factor * _rows(log_p_bias, example_index)
+        joint = F.log_softmax(logits.float(), 1) + bias
+        log_p = F.log_softmax(bias, 1)
+        return F.cross_entropy(joint, labels, reduction="none") - penalty * (log_p.exp() * log_p).sum(1)
+
+    try:
+        yield objective
+    finally:
+        hook.remove()
+        del model.bias_scale
+
+
+def scaled_teacher(teacher: np.ndarray, p_bias: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float (n, C): the teacher's probabilities to the power 1 - p_bias(gold label), normalised. The surer the bias model
+    is of the gold label, the flatter is the target. Utama et al. 2020, arXiv 2005.00315, equation 1."""
+    power = 1 - p_bias[np.arange(len(labels)), labels]
+    scaled = np.maximum(teacher, FLOOR) ** power[:, None]
+    return scaled / scaled.sum(1, keepdims=True)
+
+
+def soft_targets(targets: torch.Tensor):
+    """Cross-entropy with target probabilities float32 (n, C), row by example_index: confidence regularisation, where they
+    are those of `scaled_teacher`. The gold label is in them alone."""
+
+    def objective(logits, labels, example_index):
+        return -(_rows(targets, example_index) * F.log_softmax(logits.float(), 1)).sum(1)
+
+    return objective
+
+
+def _rows(table: torch.Tensor, example_index: np.ndarray) -> torch.Tensor:
+    return table[torch.from_numpy(example_index).to(table.device, non_blocking=True)]
