@@ -141,13 +141,14 @@ def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end
                 process.join()
                 free.append(device)
                 if process.exitcode:
-                    failed[job.name] = _why(job, process.exitcode)
+                    failed[job.name] = why_failed(job, process.exitcode)
                 on_end(job, process.exitcode != 0)
     ours.close()
     return failed
 
 
-def _why(job: Job, status: int) -> str:
+def why_failed(job: Job, status: int) -> str:
+    """The last line of the job's log, or the signal that killed it."""
     log = job.folder / LOG
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     if status < 0:
