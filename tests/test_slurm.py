@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests import tiny
 from utils.errors import InputError, Interrupted, RunFailed
 from utils.sweep import slurm
 from utils.sweep.jobs import Command, Job
@@ -222,6 +223,54 @@ def test_a_signal_before_the_time_limit_saves_and_queues_again(task, cluster, st
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75 and (folder / "run.log").read_text().startswith("at work\nsaved\n")
     assert calls(cluster, "scontrol") == (["requeue 9"] if state == "RUNNING" else [])
+
+
+def documented_scripts() -> list[str]:
+    """The scripts that docs/cluster.md prints, as they are made for its example, with its folders."""
+    from utils.sweep import slurm_scripts
+
+    out = slurm.Path("/scratch/me/sweep")
+    folder, settings = out / "slurm" / "1", SlurmSettings("slurm", "gpu", "4:00:00", "gpu:1", 4)
+    shared = ("--do_train", "--do_eval", "--model_name_or_path", "albert-base-v1", "--task_name", "MNLI", "--fp16")
+    jobs = []
+    for name, script, more in (
+        ("all-100pct-seed0", "run_glue", ()),
+        ("random-10pct-seed0", "importance_sampling_mnli", ("--strategy", "random", "--data_pct", "0.1")),
+    ):
+        run = out / "runs" / name
+        words = (*shared, "--seed", "0", "--output_dir", str(run), "--data_dir", "/data/MNLI", *more)
+        hans = (
+            "--model_name_or_path",
+            str(run),
+            "--output_dir",
+            str(run / "hans"),
+            "--data_dir",
+            "/data/hans",
+            "--quiet",
+        )
+        commands = (
+            Command(script, words, run / "results.json"),
+            Command("test_hans", hans, run / "hans" / "hans_results.json"),
+        )
+        jobs.append(Job(name, run, commands, 1.0, remove=(run / "model.safetensors",) if more else ()))
+    options = settings.options()
+    name, words = "sweep-3f2a91c0-1", ["--strategies", "random", "...", "--executor", "processes", "--inputs_only"]
+    scripts = [
+        slurm_scripts.array_script(f"{name}-runs", options, folder, "runs", jobs, settings.slurm_array_max),
+        slurm_scripts.single_script(f"{name}-inputs", options, folder / "inputs.log", "sweep", words),
+    ]
+    here = {sys.executable: "/home/me/project/.venv/bin/python", str(slurm_scripts.ROOT): "/home/me/project"}
+    here[f'--chdir="{os.getcwd()}"'] = '--chdir="/home/me"'
+    for found, shown in sorted(here.items(), key=lambda pair: -len(pair[0])):
+        scripts = [script.replace(found, shown) for script in scripts]
+    return scripts
+
+
+def test_the_page_prints_the_scripts_as_they_are_made():
+    page = (tiny.ROOT / "docs" / "cluster.md").read_text()
+    array, single = documented_scripts()
+    assert f"```bash\n{array}```" in page
+    assert single.splitlines()[-2].strip() in page
 
 
 def test_scripts_are_valid_shell(cluster, tmp_path):

@@ -118,8 +118,8 @@ def looks(runs: Runs) -> Table:
         rows.append([f"{100 * share:g}", strategy, budget, *cells])
     words = (
         f"Mean of {' and '.join(runs.dev)} accuracy, difference from random in points, paired by seed, with its interval. "
-        f"**above**, **below**: the interval excludes 0; **within**: it lies between -{plan.smallest:g} and "
-        f"+{plan.smallest:g}; open: none of these, so the arm gets the seeds of the next look. All intervals of this table "
+        f"**within**: the interval lies between -{plan.smallest:g} and +{plan.smallest:g}; **above**, **below**: it does not, "
+        f"and excludes 0; open: none of these, so the arm gets the seeds of the next look. All intervals of this table "
         f"hold together with 95 % confidence: the level is spent over the {len(plan.seeds)} looks (O'Brien-Fleming type, "
         f"Lan and DeMets 1983) and divided among {plan.arms} arms (Bonferroni). -: no look, since the arm was decided "
         "before or its seeds are not there yet."

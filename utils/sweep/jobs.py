@@ -20,6 +20,7 @@ from pathlib import Path
 
 from utils.command_line import setup_logging
 from utils.errors import EXIT_INTERRUPTED, Interrupted, StopSignal, run_script
+from utils.selection.ingredients import ROOT
 
 LOG = "run.log"
 # Loaded once; without the model families, which transformers loads when asked, each run would take 2 s more.
@@ -117,6 +118,8 @@ def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end
     preload: further modules that are loaded once for all runs. Raises
     Interrupted after SIGTERM or Ctrl-C, once every running job has saved and ended.
     """
+    # The server of forks looks into the current folder first, where a folder `hans` may lie, and not into this project's.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED, *preload])
     alive, ours = context.Pipe(duplex=False)  # never written to: its end says that this process is gone
