@@ -96,6 +96,10 @@ def test_a_sweep_with_every_mishap_ends_as_one_without(world, cluster):
     preempted = until(lambda: [line for line in tasks("PENDING") if line.endswith("BeginTime")])[0].split("|")[1]
     until(lambda: urgent not in slurm("squeue", "--noheader", "--format=%A"))
     slurm("scontrol", "update", f"JobId={preempted}", "StartTime=now")  # otherwise it waits for two minutes
+    limited = until(lambda: [line for line in tasks("RUNNING") if training(line)])[0].split("|")[1]
+    slurm("scancel", "--batch", "--signal=TERM", limited)  # what --signal=B:TERM sends before the time limit
+    until(lambda: [line for line in tasks("PENDING") if line.endswith("BeginTime") and f"|{limited}|" in line])
+    slurm("scontrol", "update", f"JobId={limited}", "StartTime=now")
     cancelled = until(lambda: [line for line in tasks("RUNNING") if training(line)])[0].split("|")[1]
     slurm("scancel", cancelled)
     command.send_signal(signal.SIGINT)

@@ -1,6 +1,7 @@
 """The Slurm executor against stand-ins for Slurm's programs: what is submitted, and what repeating the command does.
 tests/test_real_slurm.py runs a sweep through a real one."""
 
+import errno
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ import pytest
 
 from tests import tiny
 from utils.errors import InputError, Interrupted, RunFailed
+from utils.files import folder_lock
 from utils.sweep import slurm
-from utils.sweep.jobs import Command, Job
+from utils.sweep.jobs import Command, Job, locked
 from utils.sweep.slurm import SlurmSettings, SlurmSweep
 
 # Each program notes its words in `calls`. squeue prints the files queue.0, queue.1, ... one after another, then nothing;
@@ -163,6 +165,18 @@ def test_a_failure_of_the_inputs_is_the_reason_of_every_run(cluster, tmp_path):
     (out / "slurm" / "1" / "inputs.log").write_text("sweep.py: error: two steps failed\n")
     (cluster / "queue.0").write_text(f"{runs.prefix}-1-runs|102|0|RUNNING\n")  # so it is not submitted again
     assert "the inputs ended with: sweep.py: error: two steps failed" in runs.run([job(out, "a")], pytest.fail)["a"]
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with folder_lock(tmp_path / "out"), locked(tmp_path / "run"):
+        pass
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk")))
+    with pytest.raises(OSError, match="broken disk"), locked(tmp_path / "run"):
+        pass
 
 
 def test_without_slurm_it_is_one_line(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from utils.command_line import setup_logging
 from utils.errors import EXIT_INTERRUPTED, Interrupted, StopSignal, run_script
+from utils.files import lock_file
 from utils.selection.ingredients import ROOT
 
 LOG = "run.log"
@@ -66,7 +67,7 @@ def locked(folder: Path):
     """Hold the folder's lock; wait for it where another process has it. A dead process holds none."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "run.lock", "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file, fcntl.LOCK_EX)
         yield
 
 
