@@ -26,7 +26,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, parse_args
+from utils.command_line import ArgumentParser, command_line, parse_args
 from utils.errors import InputError, RunFailed, run_script
 from utils.flags import RunSettings, add_flags, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
@@ -51,7 +51,9 @@ def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_flags(parser, SweepSettings, required=("strategies", "data_pcts"))
     parser.add_argument("--shard", type=shard, metavar="I/K", help="do the I-th of K parts, for job arrays")
-    parser.add_argument("--inputs_only", action="store_true", help="make what the strategies need, and no run")
+    parser.add_argument(
+        "--inputs_only", action="store_true", help="make what the strategies need, in this process, and no run"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands of every run and stop")
     add_plugin_flag(parser)
     add_flags(parser, SlurmSettings)
@@ -75,9 +77,10 @@ def main(argv=None) -> None:
         return
     do = functools.partial(sweep.run, inputs_only=args.inputs_only)
     slurm = settings_from(SlurmSettings, args)
-    if slurm.executor == "slurm":
-        words = list(sys.argv[1:] if argv is None else argv)
-        do = functools.partial(SlurmSweep(sweep.out, slurm, words).run, write_plan=sweep.write_plan)
+    if slurm.executor == "slurm" and not args.inputs_only:
+        do = functools.partial(
+            SlurmSweep(sweep.out, slurm, command_line(parser, argv)).run, write_plan=sweep.write_plan
+        )
     for jobs in looks(sweep, args):
         failed = do(jobs)
         if args.inputs_only:

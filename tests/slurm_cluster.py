@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -79,7 +80,11 @@ def one_node(folder: Path):
             time.sleep(2)
         for name in reversed(started):
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int((folder / name).read_text()), 15)
+                pid = int((folder / name).read_text())
+                os.kill(pid, signal.SIGTERM)
+                for _ in range(100):  # until it is gone
+                    os.kill(pid, 0)
+                    time.sleep(0.1)
 
 
 def _check(words: list[str]) -> None:

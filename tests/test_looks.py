@@ -187,7 +187,7 @@ def test_a_damaged_looks_column_is_named(tmp_path):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
-    tiny.write_mnli(root / "data", n_train=24, n_dev=12)
+    tiny.write_mnli(root / "data", n_train=96, n_dev=24)
     tiny.write_config(root / "model", "bert")
     return root
 
@@ -196,7 +196,7 @@ def flags(world, out, *more):
     return [
         "--strategies", "random", "counter_heuristic", "--data_pcts", "0.5", "--looks", "2", "3", "--smallest", "2", "--config_name",
         world / "model", "--tokenizer_name", world / "model", "--task_name", "MNLI", "--data_dir", world / "data",
-        "--max_seq_length", "16", "--num_train_epochs", "1", "--use_cpu",
+        "--max_seq_length", "16", "--num_train_epochs", "20", "--learning_rate", "2e-3", "--use_cpu",
         "--output_dir", out, *more,
     ]  # fmt: skip
 

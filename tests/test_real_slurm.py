@@ -32,7 +32,7 @@ def world(tmp_path_factory):
 def cluster():
     if why := slurm_cluster.why_not():
         pytest.skip(f"no Slurm here: {why}")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # munged runs as another user
         with slurm_cluster.one_node(Path(folder) / "slurm") as environment:
             yield environment
@@ -60,7 +60,7 @@ def finish(process, status: int) -> str:
 
 def finished(out) -> dict[str, int]:
     """{run: when it was finished}."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "runs").glob("*/hans/hans_results.json")}
+    return {path.parents[1].name: path.stat().st_mtime_ns for path in (out / "runs").glob("*/hans/hans_results.json")}
 
 
 def until(condition, seconds: float = 900):

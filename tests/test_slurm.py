@@ -268,7 +268,7 @@ def documented_scripts() -> list[str]:
         )
         jobs.append(Job(name, run, commands, 1.0, remove=(run / "model.safetensors",) if more else ()))
     options = settings.options()
-    name, words = "sweep-3f2a91c0-1", ["--strategies", "random", "...", "--executor", "processes", "--inputs_only"]
+    name, words = "sweep-3f2a91c0-1", ["--strategies", "random", "...", "--inputs_only"]
     scripts = [
         slurm_scripts.array_script(f"{name}-runs", options, folder, "runs", jobs, settings.slurm_array_max),
         slurm_scripts.single_script(f"{name}-inputs", options, folder / "inputs.log", "sweep", words),

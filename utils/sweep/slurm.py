@@ -178,7 +178,7 @@ class SlurmSweep:
         stages = {"runs": [job for job in todo if not job.first], "second_runs": [job for job in todo if job.first]}
         name, options = f"{self.prefix}-{number}", self.settings.options()
         singles = {
-            "inputs": ("sweep", [*self.words, "--executor", "processes", "--inputs_only"]),
+            "inputs": ("sweep", [*self.words, "--inputs_only"]),
             "report": ("report", [str(self.out)]),
         }
         for stage, command in singles.items():

@@ -15,9 +15,9 @@ python={shlex.quote(sys.executable)}
 code={shlex.quote(str(ROOT))}
 export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}}
 
-# Slurm sends SIGTERM 120 s before the time limit. It is passed on; the script saves and ends with status {EXIT_INTERRUPTED}; the job
-# is queued again, and the same command goes on. A job that is pre-empted or cancelled is no longer RUNNING then: Slurm
-# itself queues it again, or does not.
+# Slurm sends SIGTERM 120 s before the time limit. It is passed on; the script saves and ends with status {EXIT_INTERRUPTED};
+# the job is queued again, and the same command goes on. A job that is pre-empted or cancelled is no longer RUNNING
+# then: Slurm itself queues it again, or does not.
 stopped= pid=
 trap 'stopped=1; [ -n "$pid" ] && kill -TERM "$pid"' TERM
 again() {{
@@ -32,8 +32,9 @@ unless() {{  # unless FILE COMMAND...: do the command, unless the file that it w
   wait "$pid"; status=$?
   if [ -n "$stopped" ]; then wait "$pid"; status=$?; fi  # the signal ended the first `wait`, not the command
   pid=
-  [ "$status" = {EXIT_INTERRUPTED} ] && again
-  [ "$status" = 0 ] || exit "$status"
+  [ "$status" = 0 ] && return
+  [ "$status" = {EXIT_INTERRUPTED} ] || [ -n "$stopped" ] && again
+  exit "$status"
 }}
 """
 
