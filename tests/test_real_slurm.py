@@ -42,7 +42,7 @@ def start(world, out, *more, environment=os.environ):
     words = [
         sys.executable, tiny.ROOT / "sweep.py", "--strategies", "random", "hard", "--data_pcts", "0.2", "0.5", "--seeds",
         "0", "1", "--hans_dir", "challenge", "--config_name", "model", "--tokenizer_name", "model", "--task_name", "MNLI",
-        "--data_dir", "data", "--max_seq_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "60",
+        "--data_dir", "data", "--max_seq_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "40",
         "--learning_rate", "1e-3", "--proxy_epochs", "1", "--save_steps", "20", "--use_cpu", "--output_dir", out, *more,
     ]  # fmt: skip
     environment = {**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -76,10 +76,8 @@ def test_a_sweep_with_every_mishap_ends_as_one_without(world, cluster):
         return subprocess.run(words, env=cluster, capture_output=True, text=True, check=True).stdout.split()
 
     def tasks(state: str) -> list[str]:
-        listed = slurm(
-            "squeue", "--noheader", "--array", "--partition=main", f"--states={state}", "--format=%j|%F_%K|%r"
-        )
-        return [line for line in listed if "runs|" in line]
+        listed = slurm("squeue", "--noheader", "--array", "--partition=main", "--format=%T|%j|%F_%K|%r")
+        return [line.partition("|")[2] for line in listed if line.startswith(f"{state}|") and "runs|" in line]
 
     def training(line: str) -> bool:
         names = (world / "slurm" / "slurm" / line.split("-")[2] / "runs.txt").read_text().split()
