@@ -84,7 +84,7 @@ def test_a_sweep_with_every_mishap_ends_as_one_without(world, cluster):
         return (world / "slurm" / "runs" / names[int(line.split("|")[1].split("_")[1])] / "checkpoints").exists()
 
     out, reference = world / "slurm", world / "processes"
-    finish(start(world, reference), 0)
+    plain = start(world, reference)
     (out / "runs" / BROKEN).mkdir(parents=True)
     (out / "runs" / BROKEN / "run.json").write_text("{")  # as a full disk may leave it
 
@@ -95,8 +95,10 @@ def test_a_sweep_with_every_mishap_ends_as_one_without(world, cluster):
     until(lambda: urgent not in slurm("squeue", "--noheader", "--format=%A"))
     slurm("scontrol", "update", f"JobId={preempted}", "StartTime=now")  # otherwise it waits for two minutes
     limited = until(lambda: [line for line in tasks("RUNNING") if training(line)])[0].split("|")[1]
-    slurm("scancel", "--batch", "--signal=TERM", limited)  # what --signal=B:TERM sends before the time limit
+    # What --signal=B:TERM sends before the time limit. For a task of an array scancel goes on trying after it has succeeded.
+    sending = subprocess.Popen(["scancel", "--batch", "--signal=TERM", limited], env=cluster, stderr=subprocess.DEVNULL)
     until(lambda: [line for line in tasks("PENDING") if line.endswith("BeginTime") and f"|{limited}|" in line])
+    sending.kill()
     slurm("scontrol", "update", f"JobId={limited}", "StartTime=now")
     cancelled = until(lambda: [line for line in tasks("RUNNING") if training(line)])[0].split("|")[1]
     slurm("scancel", cancelled)
@@ -120,6 +122,7 @@ def test_a_sweep_with_every_mishap_ends_as_one_without(world, cluster):
     finish(start(world, "slurm", "--executor", "slurm", environment=cluster), 0)
     assert not (out / "slurm" / "4").exists()
 
+    finish(plain, 0)
     logs = {name: (out / "runs" / name / "run.log").read_text() for name in PLANNED}
     assert any("continuing" in log or "resum" in log for log in logs.values())
     for path in (reference / "report").iterdir():
