@@ -17,18 +17,26 @@ infobatch decides on its own how much it skips and runs at 100 % only. poe, lear
 (run_glue.py --objective) train on everything or on a random share, dfr goes on from the run on everything; hard+poe is a
 strategy and an objective (docs/objectives.md). `forgettable` is a second fine-tuning, of the run
 `all` of the same seed.
+
+--executor slurm does the runs as jobs of a cluster (docs/cluster.md). --looks 5 10 20 stops early: after 5 and 10 seeds each,
+only strategies that are not yet shown to be above, below or within --smallest points of random get more (docs/stopping.md).
 """
 
+import functools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, parse_args
+from utils.command_line import ArgumentParser, command_line, parse_args
 from utils.errors import InputError, RunFailed, run_script
 from utils.flags import RunSettings, add_flags, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
 from utils.selection.ingredients import MakerSettings
+from utils.sweep.jobs import Job
+from utils.sweep.looks import runs_so_far
 from utils.sweep.plan import DECIDED, Sweep, SweepSettings
+from utils.sweep.slurm import SlurmSettings, SlurmSweep
 
 OWN = ("output_dir", "data_dir")  # of DECIDED, what the sweep itself is told
 
@@ -45,8 +53,12 @@ def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_flags(parser, SweepSettings, required=("strategies", "data_pcts"))
     parser.add_argument("--shard", type=shard, metavar="I/K", help="do the I-th of K parts, for job arrays")
+    parser.add_argument(
+        "--inputs_only", action="store_true", help="make what the strategies need, in this process, and no run"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands of every run and stop")
     add_plugin_flag(parser)
+    add_flags(parser, SlurmSettings)
     add_flags(parser, InputFiles)
     add_flags(parser, MakerSettings)
     add_flags(parser, RunSettings, required=("output_dir",), task_name="MNLI")
@@ -55,19 +67,28 @@ def main(argv=None) -> None:
     for name in decided:
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} is not for a sweep, which decides it for each run")
+    if args.looks and args.seeds != parser.get_default("seeds"):
+        parser.error(f"--looks {args.looks[-1]} uses the seeds 0 to {args.looks[-1] - 1}; leave out --seeds")
 
     from utils.command_line import setup_logging
 
     setup_logging()
     sweep = make_sweep(args)
-    jobs = sweep.jobs(args.shard)
     if args.list:
-        for job in jobs:
-            print(f"# {job.name}{' (finished)' if job.done else ''}")
-            for command in job.commands:
-                print(command)
+        list_jobs(next(looks(sweep, args)))
         return
-    failed = sweep.run(jobs)
+    do = functools.partial(sweep.run, inputs_only=args.inputs_only)
+    slurm = settings_from(SlurmSettings, args)
+    if slurm.executor == "slurm" and not args.inputs_only:
+        do = functools.partial(
+            SlurmSweep(sweep.out, slurm, command_line(parser, argv)).run, write_plan=sweep.write_plan
+        )
+    for jobs in looks(sweep, args):
+        failed = do(jobs)
+        if args.inputs_only:
+            return
+        if failed:
+            break
     for name, why in failed.items():
         print(f"failed: {name}: {why}")
     if args.shard is None or sweep.finished:
@@ -78,6 +99,39 @@ def main(argv=None) -> None:
         raise RunFailed(
             f"{len(failed)} of {len(jobs)} runs failed and are named above; repeat the command to try again"
         )
+
+
+def looks(sweep: Sweep, args) -> Iterator[list[Job]]:
+    """The jobs of each look until all arms are decided; all jobs at once without --looks."""
+    if not args.looks:
+        yield sweep.jobs(args.shard)
+        return
+    every_run, asked_for = sweep.runs, None
+    while True:
+        sweep.runs = runs_so_far(
+            every_run, args.looks, finished=lambda run: sweep.job(run).done, verdicts=lambda: verdicts(sweep.out)
+        )
+        if sweep.runs == asked_for:
+            return
+        asked_for = sweep.runs
+        yield sweep.jobs(args.shard)
+
+
+def list_jobs(jobs) -> None:
+    for job in jobs:
+        print(f"# {job.name}{' (finished)' if job.done else ''}")
+        for command in job.commands:
+            print(command)
+
+
+def verdicts(out: Path) -> dict[str, list[str]]:
+    """{run: what each look so far says of its arm}."""
+    from utils.report.looks import looks_at
+    from utils.report.run_folders import load_runs
+
+    runs = load_runs(out)
+    found = looks_at(runs.results, runs.looks, runs.dev)
+    return {r.name: [look.verdict for look in found[r.arm]] for r in runs.results if r.arm in found}
 
 
 def make_sweep(args) -> Sweep:

@@ -136,9 +136,9 @@ def flags(world, out, *more):
 def start(world, out, *more):
     words = [sys.executable, str(tiny.ROOT / "sweep.py"), *map(str, flags(world, out, *more))]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # In a folder that holds another `hans`, as a folder of data sets does.
+    return subprocess.Popen(words, **pipes, env=environment, start_new_session=True, cwd=world)
 
 
 def finish(process, status=0) -> str:

@@ -57,7 +57,7 @@ def _locked_file(folder: Path) -> Iterator[Path]:
     while True:
         with open(path, "a", encoding="utf-8") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() < deadline:
                     time.sleep(0.1)
@@ -69,6 +69,16 @@ def _locked_file(folder: Path) -> Iterator[Path]:
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 yield path
                 return
+
+
+def lock_file(file, how: int) -> None:
+    """flock. Does nothing on a file system without locks, as some network file systems are: there the user, or Slurm, keeps
+    two processes out of one folder."""
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def refuse_finished(folder, finished: str, overwrite: bool) -> None:

@@ -64,6 +64,14 @@ class Fields:
         values = self._value(key, "a list", lambda v: isinstance(v, list))
         return [Fields(value, self.file, f"{self._path(key)}[{i}]") for i, value in enumerate(values)]
 
+    def listed(self, key: str, kind: type) -> list:
+        """The values of the list under `key`, one at least, all of one kind."""
+        return self._value(
+            key,
+            f"a list of {kind.__name__}",
+            lambda v: isinstance(v, list) and v and all(isinstance(one, kind) for one in v),
+        )
+
     def plain(self, key: str):
         """A text, a number, a yes or no, or None, whichever is there."""
         return self._value(key, "a text or a number", lambda v: isinstance(v, (str, bool)) or _is_number(v), True)

@@ -8,8 +8,9 @@ from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.report.fields import cell
-from utils.report.results import IDENTITY, SUBSET, Result, Runs, gather
+from utils.report.results import IDENTITY, SUBSET, LookPlan, Result, Runs, gather
 
+LOOKS = "looks"  # of a sweep that stops early: `5 10 20; 1; 6`, the seeds, the smallest difference, the number of arms
 # Before the scores. IDENTITY follows them; files of earlier versions do not have it.
 CSV_COLUMNS = (
     "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
@@ -20,11 +21,13 @@ def csv_rows(runs: Runs) -> list[list]:
     """What `read_csv` reads: the header, then a row per run, failed seeds among them."""
     columns, chosen = runs.columns, runs.subset_columns
     identity = IDENTITY if any(value for r in runs.results for value in r.identity.values()) else ()
-    return [[*CSV_COLUMNS, *identity, *columns, *chosen]] + [
+    looks = [_looks_text(runs.looks)] if runs.looks else []
+    return [[*CSV_COLUMNS, *identity, *([LOOKS] if looks else []), *columns, *chosen]] + [
         [
             *(runs.task, r.name, r.strategy, r.data_pct, r.budget, r.seed, r.m, round(r.cost, 6)),
             *(round(float(runs.scoring.get(r.strategy, 0.0)), 6), "yes" if r.collapsed else "no"),
             *(r.identity.get(name, "") for name in identity),
+            *looks,
             *(r.scores.get(name, "") for name in columns),
             *(r.subset.get(name, "") for name in chosen),
         ]
@@ -49,7 +52,22 @@ def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
             raise InputError(f"{where}: {missing[0]} is empty, expected a number")
         results.append(result)
         scoring[result.strategy] = cell(row, "scoring_epochs", where, float)
-    return gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges)
+    looks = _read_looks(*rows[0]) if rows else None
+    return gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
+
+
+def _looks_text(looks: LookPlan) -> str:
+    return f"{' '.join(map(str, looks.seeds))}; {looks.smallest:g}; {looks.arms}"
+
+
+def _read_looks(where: str, row: dict[str, str]) -> LookPlan | None:
+    if not row.get(LOOKS):
+        return None
+    try:
+        seeds, smallest, arms = row[LOOKS].split(";")
+        return LookPlan(tuple(int(n) for n in seeds.split()), float(smallest), int(arms))
+    except ValueError:
+        raise InputError(f"{where}: {LOOKS} is {row[LOOKS]!r}, expected a text like '5 10 20; 1; 6'") from None
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
@@ -80,7 +98,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
 
 def _dev_columns(path: Path, task: str, columns: list[str], challenges) -> list[str]:
     """The dev accuracies: those that the task's record names; of an unknown task, all scores but those of challenge sets."""
-    known = [*CSV_COLUMNS, *IDENTITY]
+    known = [*CSV_COLUMNS, *IDENTITY, LOOKS]
     scores = [name for name in columns if name not in known and not name.startswith(SUBSET)]
     try:
         expected = [split.short for split in get_task(task).dev.values()]
@@ -99,7 +117,7 @@ def _result(row: dict[str, str], columns: list[str], where: str) -> Result:
     for name, allowed in (("budget", ("epochs", "steps")), ("failed", ("yes", "no"))):
         if row[name] not in allowed:
             raise InputError(f"{where}: {name} is {row[name]!r}, expected {' or '.join(allowed)}")
-    others = [name for name in columns if name not in CSV_COLUMNS and name not in IDENTITY]
+    others = [name for name in columns if name not in (*CSV_COLUMNS, *IDENTITY, LOOKS)]
     values = {name: cell(row, name, where, float) for name in others if row[name]}
     return Result(
         name=cell(row, "run", where),

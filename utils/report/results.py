@@ -47,11 +47,25 @@ class Result:
 
 
 @dataclass(frozen=True)
+class LookPlan:
+    """When a sweep that stops early looks. seeds: how many each look has; smallest: the difference of interest, in points;
+    arms: how many are compared with random."""
+
+    seeds: tuple[int, ...]
+    smallest: float
+    arms: int
+
+    def seeds_of_last_look(self, have: set[int]) -> set[int]:
+        """All seeds of the look that the largest of these belongs to."""
+        return set(range(next((n for n in self.seeds if n > max(have)), self.seeds[-1])))
+
+
+@dataclass(frozen=True)
 class Runs:
     """Every finished run that fits the others, and what is wrong with the rest.
 
     scoring: what scoring cost per strategy, in epochs. dev: the columns of dev accuracy, which every result has.
-    challenges: the challenge sets that were looked for.
+    challenges: the challenge sets that were looked for. looks: of a sweep that stops early.
     """
 
     results: list[Result]
@@ -60,6 +74,7 @@ class Runs:
     task: str
     dev: tuple[str, ...]
     challenges: tuple[ChallengeColumns, ...] = ()
+    looks: LookPlan | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -97,7 +112,15 @@ class Runs:
 
 
 def gather(
-    source, results: list[Result], problems: list[str], *, scoring: dict[str, float], task: str, dev, challenges
+    source,
+    results: list[Result],
+    problems: list[str],
+    *,
+    scoring: dict[str, float],
+    task: str,
+    dev,
+    challenges,
+    looks=None,
 ) -> Runs:
     """Leave out what must not be averaged with the rest; name it, the failed and the missing seeds; order the rest.
     Raises InputError where no seed is left to average over."""
@@ -109,7 +132,8 @@ def gather(
         problems.append(f"failed seeds, the same answer to every dev example, counted, not averaged in: {failed}")
     if all(result.collapsed for result in results):
         raise InputError(f"{source}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
-    return Runs(results, problems + _missing_seeds(results), scoring, task, tuple(dev), tuple(challenges))
+    problems += _missing_seeds(results, looks)
+    return Runs(results, problems, scoring, task, tuple(dev), tuple(challenges), looks)
 
 
 def keep_alike(entries: list, facts: Callable, what: str, name: Callable) -> tuple[list, list[str]]:
@@ -165,15 +189,16 @@ def _without_doubles(results: list[Result]) -> tuple[list[Result], list[str]]:
     return list(first.values()), problems
 
 
-def _missing_seeds(results: list[Result]) -> list[str]:
+def _missing_seeds(results: list[Result], looks: LookPlan | None) -> list[str]:
     seeds = {result.seed for result in results}
     arms: dict[Arm, set[int]] = {}
     for result in results:
         arms.setdefault(result.arm, set()).add(result.seed)
+    missing = {arm: (looks.seeds_of_last_look(have) if looks else seeds) - have for arm, have in arms.items()}
     return [
-        f"{strategy} at {100 * pct:g} % (equal {budget}): seed {', '.join(map(str, sorted(seeds - have)))} missing"
-        for (strategy, pct, budget), have in arms.items()
-        if seeds - have
+        f"{strategy} at {100 * pct:g} % (equal {budget}): seed {', '.join(map(str, sorted(lost)))} missing"
+        for (strategy, pct, budget), lost in missing.items()
+        if lost
     ]
 
 

@@ -10,7 +10,7 @@ from utils.data.tasks import Task, get_task
 from utils.errors import InputError
 from utils.files import read_json
 from utils.report.fields import Fields
-from utils.report.results import AGAINST, SUBSET, Result, Runs, gather, keep_alike
+from utils.report.results import AGAINST, SUBSET, LookPlan, Result, Runs, gather, keep_alike
 from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
 
 PLAN_FILE = "sweep.json"
@@ -49,7 +49,7 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     for path in sorted(folder.rglob(RESULTS_FILE)):
         if not path.with_name(RUN_FILE).exists() and "selector" not in path.relative_to(folder).parts:
             problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
-    planned, scoring = _read_plan(folder / PLAN_FILE)
+    planned, scoring, looks = _read_plan(folder / PLAN_FILE)
     begun = {path.name for path in paths}
     waiting = [name for name in planned if name not in begun]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
@@ -59,15 +59,20 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     task = found[0].settings[0][1] if found else ""
     dev = [split.short for split in found[0].task.dev.values()] if found else []
     results = [run.result for run in found]
-    return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges)
+    return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
 
 
-def _read_plan(path: Path) -> tuple[list[str], dict[str, float]]:
-    """Names of the runs that a sweep planned, and what scoring cost per strategy; nothing where there was no sweep."""
+def _read_plan(path: Path) -> tuple[list[str], dict[str, float], LookPlan | None]:
+    """Names of the runs that a sweep planned, what scoring cost per strategy, and its looks; nothing where there was no
+    sweep."""
     if not path.exists():
-        return [], {}
+        return [], {}, None
     plan = Fields(read_json(path), str(path))
-    return [run.text("name") for run in plan.entries("runs")], plan.part("scoring_epochs").numbers()
+    looks = plan.part("settings", optional=True).part("looks", optional=True)
+    found = None
+    if looks.names:
+        found = LookPlan(tuple(looks.listed("seeds", int)), looks.positive("smallest"), len(looks.listed("arms", str)))
+    return [run.text("name") for run in plan.entries("runs")], plan.part("scoring_epochs").numbers(), found
 
 
 def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:

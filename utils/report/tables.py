@@ -8,6 +8,7 @@ import numpy as np
 from utils.data.challenge import ChallengeColumns
 from utils.report import published
 from utils.report.comparison import Difference, differences_from_random, mean_and_std
+from utils.report.looks import OPEN, Look, looks_at
 from utils.report.results import AGAINST, SUBSET, Result, Runs
 
 
@@ -32,7 +33,7 @@ def tables_of(runs: Runs, *, with_published: bool = False, against: str = "rando
     if runs.grouped:
         tables.append(challenge_sets(runs))
     if any(strategy not in ("all", "random") for strategy, _, _ in runs.arms):
-        tables += [comparison(runs, against), cost(runs)]
+        tables += [*([looks(runs)] if runs.looks else []), comparison(runs, against), cost(runs)]
     if runs.subset_columns:
         tables.append(chosen(runs))
     if with_published:
@@ -90,11 +91,12 @@ def comparison(runs: Runs, against: str = "random") -> Table:
     """Differences from random (from `all` at 100 %) at the same share and budget, or everywhere from `all`; paired by seed,
     in points."""
     compared = [name for challenge in [*runs.shown, *runs.grouped] for name in challenge.compared]
-    metrics = [*runs.dev, *(name for name in compared if name in runs.columns)]
+    metrics = [*(() if runs.looks else runs.dev), *(name for name in compared if name in runs.columns)]
     rows = [["data %", "chosen by", "equal", "seeds", *metrics]]
     for (strategy, share, budget), found in differences_from_random(runs.arms, metrics, against=against).items():
         seeds = max(difference.n for difference in found.values())
-        rows.append([f"{100 * share:g}", strategy, budget, str(seeds), *(_difference(found.get(m)) for m in metrics)])
+        cells = [_difference(found.get(name), with_verdict=not runs.looks) for name in metrics]
+        rows.append([f"{100 * share:g}", strategy, budget, str(seeds), *cells])
     words = (
         "Points, paired by seed: mean [95 % interval] and, after >, the smallest true difference that so many seeds of "
         "this spread show with 80 % power. Interval and smallest difference are adjusted (Bonferroni) for the number of "
@@ -103,7 +105,27 @@ def comparison(runs: Runs, against: str = "random") -> Table:
         "the same as shown to be equal. No spread: every seed differs by the same amount, so nothing can be said about "
         "further seeds."
     )
+    if runs.looks:
+        words += " No verdicts here: how many seeds an arm has was decided by its dev accuracy, in the table above."
     return Table(f"Difference from {against}", rows, words)
+
+
+def looks(runs: Runs) -> Table:
+    """What each look of a sweep that stops early said."""
+    plan = runs.looks
+    rows = [["data %", "chosen by", "equal", *(f"{n} seeds" for n in plan.seeds)]]
+    for (strategy, share, budget), found in looks_at(runs.results, plan, runs.dev).items():
+        cells = [_look(look) for look in found] + ["-"] * (len(plan.seeds) - len(found))
+        rows.append([f"{100 * share:g}", strategy, budget, *cells])
+    words = (
+        f"Mean of {' and '.join(runs.dev)} accuracy, difference from random in points, paired by seed, with its interval. "
+        f"**within**: the interval lies between -{plan.smallest:g} and +{plan.smallest:g}; **above**, **below**: it does not, "
+        f"and excludes 0; open: none of these, so the arm gets the seeds of the next look. All intervals of this table "
+        f"hold together with 95 % confidence: the level is spent over the {len(plan.seeds)} looks (O'Brien-Fleming type, "
+        f"Lan and DeMets 1983) and divided among {plan.arms} arms (Bonferroni). -: no look, since the arm was decided "
+        "before or its seeds are not there yet."
+    )
+    return Table("Looks", rows, words)
 
 
 def cost(runs: Runs) -> Table:
@@ -206,13 +228,20 @@ def _mean_only(values, *, count: bool) -> str:
     return f"{np.mean(values):.1f}" if count else f"{100 * np.mean(values):.1f} %"
 
 
-def _difference(difference: Difference | None) -> str:
+def _look(look: Look) -> str:
+    verdict = look.verdict if look.verdict == OPEN else f"**{look.verdict}**"
+    if math.isnan(look.low):
+        return f"{verdict} ({look.n} usable pairs, no spread)"
+    return f"{look.mean:+.2f} [{look.low:+.2f}, {look.high:+.2f}] {verdict}"
+
+
+def _difference(difference: Difference | None, *, with_verdict: bool) -> str:
     if difference is None:
         return "-"
     mean = f"{difference.mean:+.1f}"
     if not difference.has_spread:
         return f"{mean} ({'one seed' if difference.n == 1 else 'no spread'})"
-    verdict = f" **{difference.verdict}**" if difference.verdict else ""
+    verdict = f" **{difference.verdict}**" if difference.verdict and with_verdict else ""
     return f"{mean} [{difference.low:+.1f}, {difference.high:+.1f}] > {difference.detectable:.1f}{verdict}"
 
 

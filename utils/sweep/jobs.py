@@ -20,6 +20,8 @@ from pathlib import Path
 
 from utils.command_line import setup_logging
 from utils.errors import EXIT_INTERRUPTED, Interrupted, StopSignal, run_script
+from utils.files import lock_file
+from utils.selection.ingredients import ROOT
 
 LOG = "run.log"
 # Loaded once; without the model families, which transformers loads when asked, each run would take 2 s more.
@@ -65,7 +67,7 @@ def locked(folder: Path):
     """Hold the folder's lock; wait for it where another process has it. A dead process holds none."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "run.lock", "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file, fcntl.LOCK_EX)
         yield
 
 
@@ -117,6 +119,8 @@ def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end
     preload: further modules that are loaded once for all runs. Raises
     Interrupted after SIGTERM or Ctrl-C, once every running job has saved and ended.
     """
+    # The server of forks looks into the current folder first, where a folder `hans` may lie, and not into this project's.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED, *preload])
     alive, ours = context.Pipe(duplex=False)  # never written to: its end says that this process is gone
@@ -141,13 +145,14 @@ def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end
                 process.join()
                 free.append(device)
                 if process.exitcode:
-                    failed[job.name] = _why(job, process.exitcode)
+                    failed[job.name] = why_failed(job, process.exitcode)
                 on_end(job, process.exitcode != 0)
     ours.close()
     return failed
 
 
-def _why(job: Job, status: int) -> str:
+def why_failed(job: Job, status: int) -> str:
+    """The last line of the job's log, or the signal that killed it."""
     log = job.folder / LOG
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     if status < 0:

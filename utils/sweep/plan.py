@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
-from utils.command_line import data_fraction, positive_int, seed_number
+from utils.command_line import data_fraction, positive_float, positive_int, seed_number
 from utils.costs import FORWARD
 from utils.data.challenge import ChallengeRun
 from utils.data.examples import load_split
@@ -41,6 +41,7 @@ from utils.selection.selection import budget
 from utils.selection.strategies import NEEDS, get_strategy
 from utils.sweep.grid import ALL, Run, grid, needs_everything, split_arm
 from utils.sweep.jobs import Command, Job, locked, run_jobs, visible_devices
+from utils.sweep.looks import look_plan
 from utils.sweep.pool import make_pool
 from utils.training.schemes import SCHEMES
 
@@ -79,6 +80,16 @@ class SweepSettings:
     )
     jobs: int | None = flag(None, "runs at a time (default: the number of GPUs, 1 on a CPU)", type=positive_int)
     keep_models: bool = flag(False, "keep every model.safetensors, not only those of `all`")
+    looks: list[int] | None = flag(
+        None,
+        "stop early: after so many seeds each, compare with random; only undecided arms get more (instead of --seeds)",
+        nargs="+",
+        type=positive_int,
+        metavar="SEEDS",
+    )
+    smallest: float = flag(
+        1.0, "with --looks: the smallest difference of interest, in points of dev accuracy", type=positive_float
+    )
 
 
 class Sweep:
@@ -99,6 +110,8 @@ class Sweep:
         challenges: tuple[ChallengeRun, ...] = (),
         plugin: str | None = None,
     ):
+        if settings.looks:
+            settings = dataclasses.replace(settings, seeds=tuple(range(settings.looks[-1])))
         self.settings, self.files, self.making = settings, files, making
         self.challenges, self.plugin = challenges, plugin
         self.out = Path(run.output_dir)
@@ -134,6 +147,7 @@ class Sweep:
             "challenge sets": [challenge.identity for challenge in self.challenges],
             "selector": dataclasses.asdict(self.making),
             "inputs": {name: _hashes(paths) for name, paths in self.files.items().items() if paths},
+            "looks": look_plan(self.runs, self.settings.looks, self.settings.smallest),
         }
         path = self.out / PLAN_FILE
         if path.exists():
@@ -239,20 +253,22 @@ class Sweep:
         return all(self.job(run).done for run in self.runs)
 
     # --------------------------------------------------------------------------------------------------------------- do
-    def run(self, jobs: list[Job]) -> dict[str, str]:
-        """Make the shared inputs, then do every job that is not done; {name: why} of those that failed."""
+    def run(self, jobs: list[Job], *, inputs_only: bool = False) -> dict[str, str]:
+        """Make the shared inputs, then, unless inputs_only, do every job that is not done; {name: why} of those that failed."""
         devices = visible_devices(use_cpu=self.run_settings.use_cpu) or [None]
         if self.settings.jobs:
             devices = [devices[i % len(devices)] for i in range(self.settings.jobs)]
         todo = [job for job in jobs if not job.done]
-        chosen = [name for name in self.settings.strategies if split_arm(name)[0] not in SCHEMES]
         self._say_what(jobs, todo, len(devices))
-        with locked(self.out):
-            self._write_plan({name: self._scoring_cost(name) for name in chosen})
+        if not inputs_only:
+            with locked(self.out):
+                self.write_plan()
         if todo:
             with locked(self.out / FOLDER):
-                for name in chosen:
+                for name in self._chosen:
                     self._inputs(split_arm(name)[0], make=True)
+        if inputs_only:
+            return {}
         threads = max(1, _cores() // len(devices))
         ended = {"runs": 0, "failed": 0}
         with tqdm(
@@ -269,6 +285,10 @@ class Sweep:
             preload = [name for challenge in self.challenges for name in challenge.preload]
             return run_jobs(todo, devices=devices, threads=threads, on_end=on_end, preload=preload)
 
+    @property
+    def _chosen(self) -> list[str]:
+        return [name for name in self.settings.strategies if split_arm(name)[0] not in SCHEMES]
+
     def _scoring_cost(self, arm: str) -> float:
         """What a strategy needs before the first training on its choice, or dfr before it begins, in epochs."""
         first = self.run_settings.num_train_epochs if needs_everything(arm) else 0.0
@@ -279,7 +299,7 @@ class Sweep:
         shares = ", ".join(f"{100 * pct:g} %" for pct in settings.data_pcts)
         print(
             f"{len(jobs)} runs, {len(jobs) - len(todo)} of them finished: {', '.join(settings.strategies)} x {shares} x "
-            f"seeds {', '.join(map(str, settings.seeds))}"
+            f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
         )
         if todo:
             speed = self._speed()
@@ -289,8 +309,9 @@ class Sweep:
                 flush=True,
             )
 
-    def _write_plan(self, scoring: dict[str, float]) -> None:
+    def write_plan(self) -> None:
         path = self.out / PLAN_FILE
+        scoring = {name: self._scoring_cost(name) for name in self._chosen}
         before = read_json(path) if path.exists() else {"runs": [], "scoring_epochs": {}}
         planned = {entry["name"]: entry for entry in before["runs"]}
         planned |= {run.name: {"name": run.name, **vars(run)} for run in self.runs}
