@@ -10,10 +10,10 @@ SEEDS ?= 0 1 2
 RECIPE ?= --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 --num_train_epochs 3.0 --fp16
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test style quality bench faults clean
+.PHONY: help setup demo reproduce test test-browser style quality bench faults clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.ready  ## virtual environment with the pinned requirements
 
@@ -34,6 +34,10 @@ reproduce: setup  ## the published table: random shares of MNLI and HANS, beside
 
 test: setup  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile  # a process per core, so one thread each
+
+test-browser: setup  ## the explorer in a headless Chromium, installed first where there is none (Debian, root)
+	@command -v chromium && command -v chromedriver || (apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_explore_browser.py
 
 style: setup  ## fix formatting
 	$(BIN)/ruff check --fix --quiet .
