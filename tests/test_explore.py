@@ -40,7 +40,7 @@ def read(path) -> tuple[dict, list, Scripts]:
     """(the data with its arrays decoded, the texts, the scripts) of a page."""
     scripts = Scripts(path.read_text(encoding="utf-8"))
     about = json.loads(next(data for kind, data in scripts.found if kind == "about"))
-    texts = sum((json.loads(data) for kind, data in scripts.found if kind == "texts"), [])
+    texts = [pair for kind, data in scripts.found if kind == "texts" for pair in json.loads(data)]
 
     def decoded(array):
         return np.frombuffer(base64.b64decode(array["data"]), dtype=array["type"])
@@ -59,7 +59,7 @@ def made():
 def test_the_page_holds_what_the_files_say(tmp_path, made):
     examples, inputs, selections = made
     explored.write(tmp_path, made)
-    about, texts, scripts = read(tmp_path / "explorer.html")
+    about, texts, _ = read(tmp_path / "explorer.html")
     assert [tuple(pair) for pair in texts] == list(zip(*examples.texts, strict=True))
     columns = {name: column["values"] for name, column in about["columns"].items()}
     assert np.array_equal(columns["gold label"], examples.labels)

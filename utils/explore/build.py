@@ -68,7 +68,7 @@ def short_names(paths) -> list[str]:
 def rows_shown(n: int, selections: dict[str, Selection], max_points: int, seed: int) -> tuple[np.ndarray, str]:
     """Ascending row numbers, all of them or a seeded sample that holds every chosen example; and the sentence about it."""
     if n <= max_points:
-        return np.arange(n), f"All {n:,} examples are on this page."
+        return np.arange(n), f"This page holds all examples: {n:,}."
     chosen = np.zeros(n, dtype=bool)
     for selection in selections.values():
         chosen |= members(selection)

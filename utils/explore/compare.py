@@ -48,7 +48,7 @@ def _overlap(names: list[str], overlap: np.ndarray) -> str:
     for k, i in enumerate(order):
         cells = [_shaded(f"{overlap[i, j]:.2f}", 0.6 * overlap[i, j]) for j in order]
         drawn = f"<td rowspan={len(names)} class=tree>{_drawn(tree, len(names))}</td>" if k == 0 else ""
-        lines.append(f"<tr>{drawn}<th scope=row>{k + 1} {html.escape(names[i])}</th>{''.join(cells)}</tr>")
+        lines.append(f"<tr>{drawn}{_row_head(names[i], number=k + 1)}{''.join(cells)}</tr>")
     return (
         "<h3>Overlap</h3><p>Jaccard index: the examples that both chose, divided by those that at least one chose. The tree "
         "joins first what overlaps most; its length is 1 - Jaccard.</p>"
@@ -88,7 +88,7 @@ def _composition(names: list[str], chosen: np.ndarray, times: np.ndarray, facts:
             cells.append(_shaded(f"{own:{form}}", min(0.6, 0.4 * abs(ratio)), less=ratio < 0))
         only = int((chosen[k] & (times == 1)).sum())
         lines.append(
-            f'<tr><th scope=row>{html.escape(name)}</th><td><button data-choose="in" data-selection="{k}">'
+            f'<tr>{_row_head(name)}<td><button data-choose="in" data-selection="{k}">'
             f'{int(chosen[k].sum()):,}</button></td><td><button data-choose="only" data-selection="{k}">{only:,}</button>'
             f"</td>{''.join(cells)}</tr>"
         )
@@ -115,6 +115,12 @@ def _facts(facts: PairFacts) -> dict[str, tuple[np.ndarray, str]]:
     if facts.genres is not None:
         found |= {f"genre {name}": (facts.genres == i, ".1%") for i, name in enumerate(facts.genre_names)}
     return found
+
+
+def _row_head(name: str, *, number: int | None = None) -> str:
+    """The name of a Selection at the head of a row, cut by the style where it is long and whole when hovered over."""
+    name = html.escape(name)
+    return f'<th scope=row title="{name}">{"" if number is None else f"{number} "}{name}</th>'
 
 
 def _shaded(text: str, strength: float, *, less: bool = False) -> str:

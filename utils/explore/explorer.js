@@ -8,7 +8,7 @@ const LEVELS = 64; // of a colour scale for numbers
 const UNKNOWN = "#9aa1ab";
 // Named one by one: plotly's own bar has a button that sends the chart to its company's server.
 const BUTTONS = ["lasso2d", "select2d", "zoom2d", "pan2d", "resetScale2d"];
-const CONFIG = { displaylogo: false, responsive: true, displayModeBar: true, plotlyServerURL: "", modeBarButtons: [BUTTONS] };
+const CONFIG = { displaylogo: false, responsive: true, displayModeBar: true, doubleClickDelay: 500, plotlyServerURL: "", modeBarButtons: [BUTTONS] };
 // Safe for colour-blind readers, and no two meanings share a palette: Okabe and Ito for labels, after Tol's muted colours
 // for clusters, Tol's light ones for other categories, after cividis for numbers.
 const PALETTES = {
@@ -330,6 +330,7 @@ element("search").oninput = (event) => {
 };
 element("everything").onclick = () => {
   element("search").value = state.query = "";
+  state.sort = null;
   choose(null);
 };
 element("export").onclick = exportRows;
