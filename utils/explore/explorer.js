@@ -143,7 +143,7 @@ function drawMaps() {
     const { map } = plot;
     const trace = {
       type: "scattergl", mode: "markers", x: map.x, y: map.y, hoverinfo: "none", marker: looks,
-      selected: { marker: { opacity: 0.9 } }, unselected: { marker: { opacity: 0.06 } },
+      selected: { marker: { opacity: 0.9 } }, unselected: { marker: { opacity: 0.08 } },
     };
     Plotly.newPlot(plot, [trace], layout(map), CONFIG);
     plot.on("plotly_hover", ({ points, event }) => show(points[0].pointIndex, event));
