@@ -67,7 +67,7 @@ def test_the_page_holds_what_the_files_say(tmp_path, made):
     for name in ("confidence", "variability", "correctness", "loss", "AUM"):
         assert np.array_equal(columns[name], getattr(inputs.dynamics, name.lower())(), equal_nan=True)
     last = inputs.dynamics.correct()[-1]
-    assert np.array_equal(columns["correctness of the prediction"], np.where(np.isnan(last), -1, last))
+    assert np.array_equal(columns["prediction is"], np.where(np.isnan(last), -1, last))
     for name, selection in selections.items():
         assert np.flatnonzero(columns[name]).tolist() == np.unique(selection.indices).tolist()
     axes, data_map = about["maps"]

@@ -127,15 +127,19 @@ def lonely(points: np.ndarray) -> int:
     return int(np.where(np.isnan(points[:, 0]), 0, distances.min(1)).argmax())
 
 
+def hover(page, plot: int, point) -> None:
+    ((x, y),) = page.pixels(plot, [point])
+    page.mouse("mouseMoved", x - 30, y)
+    page.mouse("mouseMoved", x, y)
+    page.until("return !document.querySelector('#card').hidden")
+
+
 @pytest.mark.parametrize("plot", [0, 1])
 def test_hovering_shows_the_texts_and_what_is_known(page, made, plot):
     examples, inputs, _ = made
     points = places(made, plot)
     i = lonely(points)
-    ((x, y),) = page.pixels(plot, [points[i]])
-    page.mouse("mouseMoved", x - 30, y)
-    page.mouse("mouseMoved", x, y)
-    page.until("return !document.querySelector('#card').hidden")
+    hover(page, plot, points[i])
     card = page.text("#card")
     assert examples.texts[0][i] in card and examples.texts[1][i] in card and f"row {i}" in card
     facts = dict(
@@ -193,6 +197,8 @@ def test_a_lasso_lists_what_is_inside_it_and_double_click_everything(page, made)
     assert page.text("#count") == f"{len(inside)} examples (lasso)"
     assert page.text("#table tbody tr td:first-child") == str(inside[0])
     assert page.run("return plots.map((plot) => plot.data[0].selectedpoints.length)") == [len(inside)] * 2
+    hover(page, 0, points[inside[7]])  # the lasso does not hide the points in it
+    assert f"row {inside[7]}\n" in page.text("#card")
     x, y = page.run(
         "const { right, top } = plots[0].querySelector('.nsewdrag').getBoundingClientRect(); return [right - 3, top + 3]"
     )

@@ -128,12 +128,12 @@ def _of_the_pair(examples: Examples, facts: PairFacts) -> list[Column]:
     if facts.supports:  # each implies the one before, so the last that holds says all
         holds = sum(supports.astype(np.int64) for supports in facts.supports.values())
         names = ("none", *(name.replace("_", " ") for name in HEURISTICS))
-        columns.append(Column("example", "HANS heuristic that holds", holds, names))
+        columns.append(Column("HANS heuristics", "HANS heuristic that holds", holds, names))
         if facts.classes is not None and "entailment" in facts.label_names:
             entailed = facts.classes == facts.label_names.index("entailment")
             verdict = np.where(holds == 0, 0, np.where(entailed, 1, 2))
             names = ("none holds", "right: entailment", "wrong: another label")
-            columns.append(Column("example", "what HANS heuristics predict", verdict, names))
+            columns.append(Column("HANS heuristics", "what HANS heuristics predict", verdict, names))
     return columns
 
 
@@ -157,7 +157,7 @@ def _of_the_model(examples: Examples, inputs: Inputs, predictions) -> list[Colum
     columns = [Column("model", "prediction", predicted, examples.label_names, main=True)]
     if examples.labels is not None and examples.label_names:
         right = np.where(predicted == UNKNOWN, UNKNOWN, predicted == examples.labels)
-        columns.append(Column("model", "correctness of the prediction", right, ("wrong", "right")))
+        columns.append(Column("correctness", "prediction is", right, ("wrong", "right")))
     if gold is not None:
         columns.append(Column("model", "probability of the gold label", gold))
     return columns

@@ -64,7 +64,7 @@ def _drawn(tree: dict, leaves: int) -> str:
         for ys, depths in zip(tree["icoord"], tree["dcoord"], strict=True)
     ]
     return (
-        f'<svg viewBox="0 0 {TREE_WIDTH} {10 * leaves}" preserveAspectRatio="none" role="img" '
+        f'<svg viewBox="-2 0 {TREE_WIDTH + 2} {10 * leaves}" preserveAspectRatio="none" role="img" '
         f'aria-label="tree of Selections" style="width:{TREE_WIDTH}px;height:{ROW_HEIGHT * leaves}rem">'
         f'<path d="{"".join(paths)}" fill="none" stroke="currentColor" vector-effect="non-scaling-stroke"/></svg>'
     )

@@ -10,11 +10,13 @@ const UNKNOWN = "#9aa1ab";
 const BUTTONS = ["lasso2d", "select2d", "zoom2d", "pan2d", "resetScale2d"];
 const CONFIG = { displaylogo: false, responsive: true, displayModeBar: true, doubleClickDelay: 500, plotlyServerURL: "", modeBarButtons: [BUTTONS] };
 // Safe for colour-blind readers, and no two meanings share a palette: Okabe and Ito for labels, after Tol's muted colours
-// for clusters, Tol's light ones for other categories, after cividis for numbers.
+// for clusters, his high contrast for heuristics, his light ones for other categories, after cividis for numbers.
 const PALETTES = {
   label: ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"],
   cluster: ["#6a5acd", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499"],
   other: ["#77aadd", "#ee8866", "#bbcc33", "#ffaabb", "#44bb99", "#aaaa00", "#99ddff", "#eedd88"],
+  heuristic: ["#b4bac4", "#ddaa33", "#bb5566", "#3b6fb0"],
+  correct: ["#d1495b", "#8fb8de"],
   chosen: ["#c3c8d0", "#c2185b"],
   rampOnLight: ["#00204d", "#31446b", "#666970", "#958f78", "#cbb050", "#edc918"],
   rampOnDark: ["#4a6fb5", "#6d7fa3", "#8d8d8d", "#ab9f78", "#d0bd62", "#ffe945"],
@@ -60,9 +62,9 @@ function make(tag, options = {}, ...children) {
 
 // ---------------------------------------------------------------------------------------------------------- colours
 function palette(column) {
-  if (column.group === "Selections") return PALETTES.chosen;
   if (column.name === "gold label" || column.name === "prediction") return PALETTES.label;
-  return column.group === "clusters" ? PALETTES.cluster : PALETTES.other;
+  const groups = { Selections: "chosen", clusters: "cluster", "HANS heuristics": "heuristic", correctness: "correct" };
+  return PALETTES[groups[column.group] ?? "other"];
 }
 
 const ramp = () => (DARK.matches ? PALETTES.rampOnDark : PALETTES.rampOnLight);
@@ -112,6 +114,7 @@ function drawLegend(column, { codes, colours, low, high }) {
   for (const code of codes) counts[code]++;
   const entries = [];
   if (column.names.length) {
+    if (column.names.length > palette(column).length) entries.push("Colours repeat.");
     column.names.forEach((name, k) => entries.push(legendButton(column, name, k, colours[k + 1], counts[k + 1])));
   } else {
     const bar = make("span", { className: "ramp" });
@@ -184,15 +187,18 @@ function markListed(source) {
 
 /** The card of one example: near the pointer, or in the corner without one; and a ring around it on every map. */
 function show(i, pointer) {
-  const card = element("card"), [facts, scores] = [make("dl"), make("dl")];
+  const card = element("card"), facts = make("dl");
   const chosenBy = about.columns.filter((column) => column.group === "Selections" && values(column)[i] === 1);
   const entries = about.columns.filter((column) => column.group !== "Selections").map((c) => [c.name, shown(c, i)]);
   if (chosenBy.length) entries.push(["chosen by", chosenBy.map((column) => column.name).join(", ")]);
-  for (const [name, value] of entries) facts.append(make("dt", {}, name), make("dd", {}, value));
+  for (const [name, value] of entries) {
+    facts.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  }
   const lines = texts(i).map((text, k) => make("p", {}, make("b", {}, `${about.texts[k]} `), text));
   card.replaceChildren(...lines, make("p", {}, make("b", {}, "row "), String(rows[i])), facts);
   card.hidden = false;
   const near = pointer?.clientX !== undefined && innerWidth > 700;
+  card.style.bottom = near ? "auto" : "";
   card.style.left = near ? `${Math.max(8, pointer.clientX + (pointer.clientX > innerWidth / 2 ? -20 - card.offsetWidth : 20))}px` : "";
   card.style.top = near ? `${Math.max(8, Math.min(pointer.clientY - 40, innerHeight - card.offsetHeight - 8))}px` : "";
   for (const { map, ring, offsetLeft, offsetTop, _fullLayout: { xaxis, yaxis } } of plots) {
