@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -187,6 +188,12 @@ def test_files_of_other_data_are_refused(data, tmp_path, made):
     own.save(tmp_path / "own.npz")
     about = run(data, tmp_path / "out", "--selection", tmp_path / "own.npz")
     assert np.flatnonzero(about["columns"]["own"]["values"]).tolist() == [1, 3]
+
+
+def test_without_plotly_it_says_what_to_install(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(InputError, match="pip install"):
+        run(data, tmp_path / "out")
 
 
 def test_a_task_of_single_sentences_and_a_regression_have_a_page(tmp_path):

@@ -62,7 +62,7 @@ function make(tag, options = {}, ...children) {
 
 // ---------------------------------------------------------------------------------------------------------- colours
 function palette(column) {
-  if (column.name === "gold label" || column.name === "prediction") return PALETTES.label;
+  if (column.group !== "Selections" && ["gold label", "prediction"].includes(column.name)) return PALETTES.label;
   const groups = { Selections: "chosen", clusters: "cluster", "HANS heuristics": "heuristic", correctness: "correct" };
   return PALETTES[groups[column.group] ?? "other"];
 }
@@ -152,7 +152,7 @@ function drawMaps() {
     plot.on("plotly_hover", ({ points, event }) => show(points[0].pointIndex, event));
     plot.on("plotly_unhover", hide);
     plot.on("plotly_click", ({ points }) => clicked(points[0].pointIndex));
-    plot.on("plotly_selected", (found) => found?.points.length && choose(found.points.map((p) => p.pointIndex), "lasso", plot));
+    plot.on("plotly_selected", (found) => found && choose(found.points.map((p) => p.pointIndex), "lasso", plot));
     plot.on("plotly_deselect", () => choose(null));
     plot.on("plotly_relayout", hide);
   }
@@ -169,7 +169,7 @@ function layout(map) {
   };
 }
 
-const cluster = about.columns.find((column) => column.name === "cluster");
+const cluster = about.columns.find((column) => column.group === "clusters" && column.name === "cluster");
 
 function clicked(i) {
   if (!cluster) return choose([i], `row ${rows[i]}`);

@@ -10,6 +10,7 @@ from string import Template
 import numpy as np
 
 from utils.data.examples import Examples
+from utils.errors import InputError
 from utils.explore.columns import Column, Map
 
 HERE = Path(__file__).parent
@@ -49,9 +50,17 @@ def page(
         compared=compared,
         about=_json_script(about, "about"),
         texts="\n".join(chunks),
-        plotly=(resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),
+        plotly=_plotly(),
         script=(HERE / "explorer.js").read_text(encoding="utf-8"),
     )
+
+
+def _plotly() -> str:
+    """The script that plotly's package brings. Raises InputError where the package is not installed."""
+    try:
+        return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise InputError("the page needs plotly's script: pip install -r requirements.txt") from None
 
 
 def _json_script(value, name: str) -> str:
