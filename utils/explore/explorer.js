@@ -152,7 +152,9 @@ function drawMaps() {
     plot.on("plotly_hover", ({ points, event }) => show(points[0].pointIndex, event));
     plot.on("plotly_unhover", hide);
     plot.on("plotly_click", ({ points }) => clicked(points[0].pointIndex));
-    plot.on("plotly_selected", (found) => found && choose(found.points.map((p) => p.pointIndex), "lasso", plot));
+    // The event also comes, without a shape, when `markListed` takes an old lasso away.
+    plot.on("plotly_selected", (found) =>
+      (found?.lassoPoints || found?.range) && choose(found.points.map((p) => p.pointIndex), "lasso", plot));
     plot.on("plotly_deselect", () => choose(null));
     plot.on("plotly_relayout", hide);
   }
