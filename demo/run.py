@@ -91,7 +91,8 @@ def main(argv=None) -> None:
         "sweep.py", *recipe(data), "--strategies", *STRATEGIES, "--data_pcts", SHARE, 1.0, "--seeds", *SEEDS,
         "--budget", "steps", "--num_train_epochs", 1, "--hans_dir", challenge, "--hans_per_subcase", 30,
         "--embedding_path", out / "embeddings", "--cluster_path", out / "clusters" / "clusters.npz",
-        "--dynamics_path", full / "dynamics.npz", "--jobs", 2, "--output_dir", out / "sweep", done=out / "sweep" / "report" / "report.html",
+        "--dynamics_path", full / "dynamics.npz", "--jobs", 2, "--output_dir", out / "sweep",
+        done=out / "sweep" / "report" / "report.html",
     )  # fmt: skip
     report = out / "sweep" / "report"
     print(f"\n{time.perf_counter() - started:.0f} s; the report to open: {report / 'report.html'}")

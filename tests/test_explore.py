@@ -124,6 +124,7 @@ def test_names_of_selections_are_the_shortest_that_differ(tmp_path):
     paths = ["a/x/selection.npz", "b/x/selection.npz", "b/mine.npz"]
     assert short_names(paths) == ["a/x", "b/x", "b/mine"]
     assert short_names(["a/x/selection.npz"]) == ["x"] and short_names([]) == []
+    assert short_names(["a/selection.npz", "a.npz"]) == ["a/selection.npz", "a.npz"]
     with pytest.raises(InputError, match="given twice"):
         short_names(["a/x.npz", "a/../a/x.npz"])
 

@@ -26,9 +26,10 @@ def write_explorer(
     max_points: int,
     seed: int,
 ) -> str:
-    """Write explorer.html into `out`; returns the sentence that says which examples it holds. Everything was checked to be of these examples but the predictions, which are here.
+    """Write explorer.html into `out`; returns the sentence that says which examples it holds.
 
-    Raises InputError where the predictions are of other examples.
+    The inputs and Selections were checked to be of these examples. predictions: a file, which is checked here. Raises
+    InputError where they are of other examples.
     """
     facts = pair_facts(examples)
     measures = measures_of(inputs.runs)
@@ -76,12 +77,6 @@ def rows_shown(n: int, selections: dict[str, Selection], max_points: int, seed: 
     room = max(0, max_points - int(chosen.sum()))
     drawn = np.random.default_rng(seed).choice(others, min(room, len(others)), replace=False)
     rows = np.sort(np.concatenate([np.flatnonzero(chosen), drawn]))
-    held = (
-        f"all {int(chosen.sum()):,} that a Selection chose and {len(drawn):,} drawn at random"
-        if chosen.any()
-        else "drawn at random"
-    )
-    return (
-        rows,
-        f"This page holds {len(rows):,} of {n:,} examples: {held} (seed {seed}). Tables of Selections count all.",
-    )
+    held = f"all {int(chosen.sum()):,} that a Selection chose and {len(drawn):,} " if chosen.any() else ""
+    note = f"This page holds {len(rows):,} of {n:,} examples: {held}drawn at random (seed {seed})."
+    return rows, f"{note} Tables of Selections count all." if selections else note
