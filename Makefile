@@ -10,10 +10,10 @@ SEEDS ?= 0 1 2
 RECIPE ?= --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 --num_train_epochs 3.0 --fp16
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-slurm style quality bench faults clean
+.PHONY: help setup demo reproduce test test-slurm test-browser style quality bench faults clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.ready  ## virtual environment with the pinned requirements
 
@@ -38,6 +38,10 @@ test: setup  ## the tests
 test-slurm: setup  ## a sweep through a real Slurm of one node, installed from Debian's packages where it may be
 	command -v slurmctld >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge) || true
 	TEST_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_real_slurm.py
+
+test-browser: setup  ## the explorer in a headless Chromium, installed first where there is none (Debian, root)
+	@command -v chromium && command -v chromedriver || (apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_explore_browser.py
 
 style: setup  ## fix formatting
 	$(BIN)/ruff check --fix --quiet .

@@ -7,7 +7,7 @@
 Every other flag is run_glue.py's and goes to every run. What strategies need (training dynamics, embeddings, clusters) is
 made once, in <output_dir>/selector/; the runs are in <output_dir>/runs/, each in a process of its own, one at a time per
 GPU or --jobs on a CPU. Repeating the command goes on where it stopped, skips what is finished and adds what is new. The
-report (report.py) is made at the end.
+report (report.py) is made at the end, and with it a page to look at the examples (explore.py).
 
 A run's seed is its selection seed too, so the spread over seeds holds both the luck of the draw and that of training (not
 that of the proxy run and the clusters, which are made once, with the smallest seed).
@@ -92,6 +92,9 @@ def main(argv=None) -> None:
     for name, why in failed.items():
         print(f"failed: {name}: {why}")
     if args.shard is None or sweep.finished:
+        explorer = Path(__file__).with_name("explore.py")
+        if subprocess.run([sys.executable, explorer, *sweep.explorer_words()]).returncode:
+            print("note: the report has no explorer; why is said above")
         status = subprocess.run([sys.executable, Path(__file__).with_name("report.py"), args.output_dir]).returncode
         if status:
             raise RunFailed(f"report.py ended with status {status}; its own message is above")

@@ -90,10 +90,13 @@ def main(argv=None) -> None:
         f"{100 * SHARE:.0f} % of the data, chosen in {len(STRATEGIES)} ways, {len(SEEDS)} seeds each",
         "sweep.py", *recipe(data), "--strategies", *STRATEGIES, "--data_pcts", SHARE, 1.0, "--seeds", *SEEDS,
         "--budget", "steps", "--num_train_epochs", 1, "--hans_dir", challenge, "--hans_per_subcase", 30,
-        "--cluster_path", out / "clusters" / "clusters.npz", "--dynamics_path", full / "dynamics.npz",
-        "--jobs", 2, "--output_dir", out / "sweep", done=out / "sweep" / "report" / "report.html",
+        "--embedding_path", out / "embeddings", "--cluster_path", out / "clusters" / "clusters.npz",
+        "--dynamics_path", full / "dynamics.npz", "--jobs", 2, "--output_dir", out / "sweep",
+        done=out / "sweep" / "report" / "report.html",
     )  # fmt: skip
-    print(f"\n{time.perf_counter() - started:.0f} s; the report to open: {out / 'sweep' / 'report' / 'report.html'}")
+    report = out / "sweep" / "report"
+    print(f"\n{time.perf_counter() - started:.0f} s; the report to open: {report / 'report.html'}")
+    print(f"the examples, to look at: {report / 'explorer.html'}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from utils.files import read_json, to_json, write_json
 RESULTS_FILE = "results.json"  # written last: it exists means the run is finished
 RUN_FILE = "run.json"  # written first
 CARD_FILE = "selection.json"  # what is in the chosen examples
+EXPLORER_FILE = "explorer.html"  # what explore.py writes; a report in the same folder links to it
 
 
 # Arguments that do not change what a run computes: an interrupted run may be continued with other values.

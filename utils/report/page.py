@@ -5,6 +5,7 @@ import html
 from pathlib import Path
 
 from utils.report.tables import Table
+from utils.run_directory import EXPLORER_FILE
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}th,td{border:1px solid #ddd;padding:3px 8px;
@@ -14,7 +15,10 @@ img{max-width:100%}figcaption,p{color:#555}"""
 
 def page(title: str, tables: list[Table], figures: dict[str, str], folder: Path) -> str:
     """The page: the first table, the figures ({file name in folder: caption}), the other tables."""
-    body = [f"<h1>{html.escape(title)}</h1>", _section(tables[0])]
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    if (folder / EXPLORER_FILE).exists():
+        body.append(f'<p><a href="{EXPLORER_FILE}">Explore the examples and what was chosen of them</a></p>')
+    body.append(_section(tables[0]))
     for name, caption in figures.items():
         data = base64.b64encode((folder / name).read_bytes()).decode()
         body.append(

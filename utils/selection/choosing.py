@@ -29,10 +29,10 @@ class ChoiceSettings:
 
 
 @dataclass(frozen=True)
-class InputFiles:
-    """The files that strategies read. Each is made by another script of this project."""
+class KnownFiles:
+    """What is known of the examples. Each file is made by another script of this project, but for the user's own scores."""
 
-    title: ClassVar[str] = "inputs of strategies"
+    title: ClassVar[str] = "what is known of the examples"
     embedding_path: str | None = flag(None, "cls_embeddings_*.npy, or the folder that holds it", metavar="FILE")
     cluster_path: str | None = flag(None, "clusters.npz", metavar="FILE")
     dynamics_path: list[str] | None = flag(
@@ -45,6 +45,17 @@ class InputFiles:
         "would be taken from dynamics or logits",
         metavar="FILE",
     )
+
+    def items(self) -> dict:
+        """Flag -> path, or None where the flag was not given."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class InputFiles(KnownFiles):
+    """The files that strategies read."""
+
+    title: ClassVar[str] = "further inputs of strategies"
     target_path: list[str] | None = flag(
         None, "get_embeddings.py folders of the examples that the choice should resemble", metavar="DIR", nargs="+"
     )
@@ -57,10 +68,6 @@ class InputFiles:
     ranking: str | None = flag(
         None, "for --strategy ranking: one row number or pair id a line, best first", metavar="FILE"
     )
-
-    def items(self) -> dict:
-        """Flag -> path, or None where the flag was not given."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from utils.flags import (
     words_of,
 )  # fmt: skip
 from utils.run_directory import RESULTS_FILE
-from utils.selection.choosing import InputFiles
+from utils.selection.choosing import InputFiles, KnownFiles
 from utils.selection.ingredients import FOLDER, ROOT, InputMaker, MakerSettings
 from utils.selection.selection import budget
 from utils.selection.strategies import NEEDS, get_strategy
@@ -224,9 +224,23 @@ class Sweep:
             return words
         words = ["--strategy", run.chosen_by, "--data_pct", str(run.data_pct)]
         words += ["--plugin", self.plugin] if self.plugin else []
-        for name, path in self._inputs(run.chosen_by, make=False)[0].items():
-            words += [f"--{name}", *(path if isinstance(path, list) else [path])]
-        return words
+        return words + _flags(self._inputs(run.chosen_by, make=False)[0])
+
+    def explorer_words(self) -> list[str]:
+        """The flags of explore.py for this sweep: its shared inputs, and each strategy's first choice of the smallest
+        share."""
+        run, found = self.run_settings, self.files.items()
+        for arm in self._chosen:
+            found |= self._inputs(split_arm(arm)[0], make=False)[0]
+        found = {field.name: found[field.name] for field in dataclasses.fields(KnownFiles)}
+        found |= {"task_name": run.task_name, "data_dir": run.data_dir, "cache_dir": run.cache_dir}
+        first: dict[str, str] = {}
+        for chosen in sorted(self.runs, key=lambda chosen: (chosen.data_pct, chosen.seed)):
+            path = self.out / "runs" / chosen.name / "selection.npz"
+            if path.exists():
+                first.setdefault(chosen.strategy, str(path))
+        found |= {"selection": [*first.values()], "output_dir": str(self.out / "report")}
+        return _flags({name: value for name, value in found.items() if value})
 
     def _objective_words(self, objective: str) -> list[str]:
         """The flags that say what a run minimises, or that it is dfr, with those of the sweep that it reads."""
@@ -349,6 +363,13 @@ def _teacher_files(folder: Path, task: str) -> list[Path]:
     """What a run with a teacher leaves that is large and of no more use."""
     made = folder / FOLDER
     return [made / "teacher" / "model.safetensors", made / "teacher_features" / f"cls_embeddings_{task}_train.npy"]
+
+
+def _flags(values: dict) -> list[str]:
+    words = []
+    for name, value in values.items():
+        words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    return words
 
 
 def _examples_per_second(path: Path) -> float:
