@@ -1,6 +1,7 @@
 """One forward pass of a classifier: precision, memory, packed or padded."""
 
 import contextlib
+import functools
 import logging
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from utils.errors import InputError
 from utils.models.classifier import Classifier
 from utils.models.collate import Batch
+from utils.models.families import FAMILIES
 from utils.models.packing import packed_logits, supports_packing
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,13 @@ def forward(classifier: Classifier, model, batch: Batch) -> torch.Tensor:
 def use_packing(classifier: Classifier, precision: Precision, *, compiled: bool = False) -> bool:
     """Whether to lay sequences end to end instead of padding: on CUDA in half precision, where variable-length
     attention has kernels, and on the CPU, unless compiled (its attention reads the lengths), for the known families."""
-    if precision.device == "cuda":
-        return precision.name != "float32" and supports_packing(classifier.model)
-    return not compiled and supports_packing(classifier.model)
+    if not supports_packing(classifier.model):
+        _say_padded(type(classifier.model).__name__)
+        return False
+    return precision.name != "float32" if precision.device == "cuda" else not compiled
+
+
+@functools.cache  # once
+def _say_padded(name: str) -> None:
+    packed = ", ".join(family.model_type for family in FAMILIES if family.packed_head)
+    logger.info("%s: its batches are padded; these run without padding: %s", name, packed)
