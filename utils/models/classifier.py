@@ -102,10 +102,11 @@ def load_classifier(
     tokenizer = load_tokenizer(settings.tokenizer_name or source, **hub)
     if kind_of(model.config) != ENCODER:
         _prepare_decoder(model, tokenizer)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    room = getattr(model.get_input_embeddings(), "num_embeddings", len(tokenizer))
+    if len(tokenizer) > room:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model only {model.get_input_embeddings().num_embeddings} "
-            "embeddings; --tokenizer_name and --model_name_or_path / --config_name do not belong together"
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {room} embeddings; --tokenizer_name and "
+            "--model_name_or_path / --config_name do not belong together"
         )
     if new and need_head:
         raise InputError(

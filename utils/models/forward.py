@@ -61,13 +61,13 @@ def default_token_budget(classifier: Classifier, device: torch.device, *, traini
     return int(min(max(free * 0.5 / per_token, 1024), 262_144))
 
 
-def forward(classifier: Classifier, model, batch: Batch) -> torch.Tensor:
-    """(b, C) logits in label order. `model` is the classifier's model or its compiled twin."""
+def forward(classifier: Classifier, model, batch: Batch, **options) -> torch.Tensor:
+    """(b, C) logits in label order. `model` is the classifier's model or its compiled twin; options: of a padded pass."""
     if batch.cu_seqlens is not None:
         logits = packed_logits(model, batch.input_ids, batch.token_type_ids, batch.cu_seqlens, batch.max_length)
     else:
         segments = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments).logits
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments, **options).logits
     return classifier.in_label_order(logits)
 
 

@@ -105,7 +105,8 @@ def _one(classifier, data, rows, device, packed, taps) -> tuple[np.ndarray, np.n
                 taps.pooling
             ]
     else:
-        logits = forward(classifier, classifier.model, batch)
+        every_layer = {} if taps.layer is None else {"output_hidden_states": True}
+        logits = forward(classifier, classifier.model, batch, **every_layer)
         features = taps.features(batch)
     return logits.float().cpu().numpy(), None if features is None else features.float().cpu().numpy()
 
@@ -124,15 +125,11 @@ class _Taps(contextlib.AbstractContextManager):
             self._handles.append(final_linear(self._model).register_forward_pre_hook(self._keep_classifier_input))
         elif self.pooling:
             self._handles.append(self._model.base_model.register_forward_hook(self._keep_hidden))
-            self._stored_flag = self._model.config.output_hidden_states
-            self._model.config.output_hidden_states = self.layer is not None
         return self
 
     def __exit__(self, *exc):
         for handle in self._handles:
             handle.remove()
-        if self.pooling and self.pooling != "pooler":
-            self._model.config.output_hidden_states = self._stored_flag
 
     def _keep_classifier_input(self, module, inputs):
         self.classifier_input = inputs[0]
