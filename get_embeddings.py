@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Extract one embedding per example from a checkpoint: [CLS] by default.
+"""Extract one embedding per example from a checkpoint: [CLS] of encoders, the last token of other models.
 
   python get_embeddings.py --model_name_or_path $OUT/saved_models --task_name MNLI --data_dir $GLUE_DIR/MNLI \\
     --max_seq_len 128 --output_dir $OUT/embeddings
@@ -10,10 +10,14 @@ does not grow with the data, an interrupted run continues where it was. Several 
 """
 
 import hashlib
+import logging
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
 from utils.flags import InferenceSettings, add_flags, settings_from
+
+logger = logging.getLogger(__name__)
 
 
 def add_args(parser) -> None:
@@ -23,9 +27,9 @@ def add_args(parser) -> None:
     )
     group.add_argument(
         "--pooling",
-        choices=("cls", "pooler", "mean"),
-        default="cls",
-        help="[CLS] of the layer; what the classifier layer takes in (the strategy grand needs it); the mean over tokens",
+        choices=POOLINGS,
+        default="auto",
+        help="cls: the first token; pooler: what the classifier layer takes in (the strategy grand needs it); mean: over the tokens; last: the last token; auto: cls for encoders, last for decoders and encoder-decoders",
     )
     group.add_argument("--layer", type=int, help="hidden layer to read, 0 = embeddings, -1 = last (default: the last)")
     group.add_argument(
@@ -69,6 +73,7 @@ def main(argv=None) -> None:
     examples = [load_split(task, split, data_dir=args.data_dir, cache_dir=args.cache_dir) for split in splits]
     session = open_session(task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
     check_layer(args.layer, session.classifier)
+    settle_pooling(args, session.classifier.model)
     written = []
     with folder_lock(args.output_dir, enabled=processes.main):
         for split in examples:
@@ -168,9 +173,21 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     return True
 
 
+def settle_pooling(args, model) -> None:
+    """Put the pooling that fits the model in the place of `auto`, and say so."""
+    from utils.data.pooling import kind_of
+
+    chosen = choose_pooling(model.config, args.pooling)
+    if args.pooling == "auto":
+        logger.info("--pooling auto: %s, because %s is %s", chosen, type(model).__name__, kind_of(model.config))
+    args.pooling = chosen
+
+
 def check_layer(layer: int | None, classifier) -> None:
     """Raise InputError where --layer is none of the model's: 0 to its number of layers, or from -1 down."""
-    layers = classifier.model.config.num_hidden_layers
+    from utils.models.families import num_layers
+
+    layers = num_layers(classifier.model)
     if layer is not None and not -layers - 1 <= layer <= layers:
         raise InputError(
             f"--layer {layer}: the model has {layers} layers; give 0 (embeddings) to {layers}, or -1 to {-layers - 1}"

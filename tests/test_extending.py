@@ -110,8 +110,8 @@ def test_the_recipes_inside_the_project_change_the_files_they_name_and_no_other(
 
 def test_strategy_data_set_family_and_metric_work_together(project, tmp_path):
     reviews, model = write_reviews(tmp_path / "reviews"), tiny.write_tokenizer(tmp_path / "model")
-    sizes = tiny.SIZES | {"vocab_size": 5 + len(tiny.WORDS), "max_position_embeddings": 64, "embedding_size": 16}
-    transformers.ElectraConfig(**sizes).save_pretrained(model)
+    sizes = tiny.SIZES | {"vocab_size": 5 + len(tiny.WORDS), "max_position_embeddings": 64}
+    transformers.ErnieConfig(**sizes).save_pretrained(model)
     command = [
         sys.executable, "importance_sampling_mnli.py", "--task_name", "reviews", "--data_dir", reviews,
         "--strategy", "by_length", "--num_examples", "8", "--config_name", model, "--tokenizer_name", model,
@@ -140,8 +140,8 @@ def test_an_encoder_family_computes_what_the_padded_pass_computes(monkeypatch):
     family = eval(recipe("## An encoder family"), vars(families))
     monkeypatch.setattr(families, "FAMILIES", (family, *families.FAMILIES))
     torch.manual_seed(0)
-    sizes = tiny.SIZES | {"vocab_size": 60, "embedding_size": 16, "num_labels": 3, "initializer_range": 0.2}
-    model = transformers.ElectraForSequenceClassification(transformers.ElectraConfig(**sizes)).eval()
+    sizes = tiny.SIZES | {"vocab_size": 60, "num_labels": 3, "initializer_range": 0.2}
+    model = transformers.ErnieForSequenceClassification(transformers.ErnieConfig(**sizes)).eval()
     assert supports_packing(model) and isinstance(families.final_linear(model), torch.nn.Linear)
     lengths = [7, 3, 12]
     sequences = [torch.randint(5, 60, (length,)) for length in lengths]

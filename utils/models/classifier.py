@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from utils.data.hub import find_file, from_config, from_pretrained
+from utils.data.pooling import ENCODER, kind_of
 from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
 from utils.errors import InputError
 from utils.flags import ModelSettings
 from utils.models import class_names as naming
-from utils.models.families import final_linear, num_positions
+from utils.models.families import OTHER, family_of, final_linear, num_positions
+from utils.models.probe import require_reliable
 
 logger = logging.getLogger(__name__)
 
@@ -98,16 +100,21 @@ def load_classifier(
         model = from_config(AutoModelForSequenceClassification, config, source)
         new = [name for name, _ in model.named_parameters()]
     tokenizer = load_tokenizer(settings.tokenizer_name or source, **hub)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if kind_of(model.config) != ENCODER:
+        _prepare_decoder(model, tokenizer)
+    room = getattr(model.get_input_embeddings(), "num_embeddings", len(tokenizer))
+    if len(tokenizer) > room:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model only {model.get_input_embeddings().num_embeddings} "
-            "embeddings; --tokenizer_name and --model_name_or_path / --config_name do not belong together"
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {room} embeddings; --tokenizer_name and "
+            "--model_name_or_path / --config_name do not belong together"
         )
     if new and need_head:
         raise InputError(
             f"{source} holds no classifier for {max(len(labels), 1)} classes ({_some(new)}: not there or of another shape): "
             "its answers would be random. Fine-tune it first (--do_train), or give a fine-tuned checkpoint"
         )
+    if family_of(model) is OTHER:
+        require_reliable(model, tokenizer)
     fresh = f"{_final_linear_name(model)}.weight" in new
     classifier = Classifier(model, tokenizer, labels)
     if not labels:
@@ -142,6 +149,22 @@ def save_classifier(classifier: Classifier, folder) -> None:
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _prepare_decoder(model, tokenizer) -> None:
+    """Name a padding token where there is none, in the tokenizer and in the config, and keep no cache of a pass. A text
+    that holds `</s>` or `<|endoftext|>` itself must not end there: heads look for these tokens."""
+    tokenizer.split_special_tokens = True
+    if tokenizer.pad_token_id is None:
+        other = tokenizer.eos_token or tokenizer.unk_token
+        if other is None:
+            raise InputError(
+                f"{type(tokenizer).__name__} has no token that can serve as padding; name a pad_token in it"
+            )
+        tokenizer.pad_token = other
+        logger.info("the tokenizer has no padding token: %s serves as one", other)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False  # of keys and values, for generation
 
 
 def _new_parts(model, info, source) -> list[str]:

@@ -3,53 +3,78 @@ name asks here instead. A model of another type gets the record `OTHER`: it work
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 
 from utils.errors import InputError
+from utils.models import packed_families as own
 
 
 @dataclass(frozen=True)
 class Family:
     """What the project must know of one architecture.
 
-    model_type: as in the config. layers: path from the base model to its list of layers, None where layers share their
-    weights. classifier: paths, tried in turn, from the classification model to its last linear layer. packed_head: (model,
-    hidden states (n, d) of the first tokens) -> logits (n, C), by the model's own modules; None where the family does not
-    run packed. padding_offset: positions count from the one after the padding token's, as in RoBERTa.
+    model_type: as in the config. packed_head: (model, pooled hidden states (n, d)) -> logits (n, C), by the model's own
+    modules; None where the family does not run packed. padding_offset: positions count from the one after the padding
+    token's, as in RoBERTa. packed_encoder: the base model's packed pass (see `packed_families`) where its attention does
+    not go through transformers' AttentionInterface. packed_options: further arguments of the base model's packed pass.
+    shared: paths from the base model to modules that its lowest layers use, but that it registers after its layers.
     """
 
     model_type: str
-    layers: str | None = "encoder.layer"
-    classifier: tuple[str, ...] = ("classifier",)
     packed_head: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] | None = None
     padding_offset: bool = False
+    packed_encoder: Callable | None = None
+    packed_options: dict = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+
+
+def _head_of_first(model, first):
+    return model.classifier(first[:, None])  # a head that takes the first token of a sequence itself
+
+
+def _deberta_head(model, first):
+    return model.classifier(model.dropout(model.pooler(first[:, None])))
 
 
 FAMILIES = (
     Family(
         "albert",
-        layers=None,
-        packed_head=lambda model, first: model.classifier(
+        lambda model, first: model.classifier(
             model.dropout(model.albert.pooler_activation(model.albert.pooler(first)))
         ),
     ),
-    Family("bert", packed_head=lambda model, first: model.classifier(model.dropout(model.bert.pooler(first[:, None])))),
+    Family("bert", lambda model, first: model.classifier(model.dropout(model.bert.pooler(first[:, None])))),
+    Family("roberta", _head_of_first, padding_offset=True),
+    Family("xlm-roberta", _head_of_first, padding_offset=True),
+    Family("camembert", _head_of_first, padding_offset=True),
+    Family("distilbert", lambda model, first: model.classifier(model.dropout(F.relu(model.pre_classifier(first))))),
+    Family("electra", _head_of_first),
     Family(
-        "roberta",
-        classifier=("classifier.out_proj",),
-        packed_head=lambda model, first: model.classifier(first[:, None]),
+        "mpnet",
+        _head_of_first,
         padding_offset=True,
+        packed_encoder=own.mpnet,
+        shared=("encoder.relative_attention_bias",),
     ),
     Family(
-        "distilbert",
-        layers="transformer.layer",
-        packed_head=lambda model, first: model.classifier(model.dropout(F.relu(model.pre_classifier(first)))),
+        "modernbert",
+        lambda model, pooled: model.classifier(model.drop(model.head(pooled))),
+        # Without masks of its own it would make one of t x t for its layers with a window.
+        packed_options={"attention_mask": {"full_attention": None, "sliding_attention": None}},
     ),
+    Family("deberta", _deberta_head, packed_encoder=own.deberta, shared=("encoder.rel_embeddings",)),
+    Family(
+        "deberta-v2",  # and v3, whose config names this type
+        _deberta_head,
+        packed_encoder=own.deberta,
+        shared=("encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
+    ),
+    Family("bart", shared=("encoder.layernorm_embedding",)),
 )
-OTHER = Family("other", classifier=("classifier.out_proj", "classifier", "score", "logits_proj"))
+OTHER = Family("other")
 
 
 def family_of(model) -> Family:
@@ -65,26 +90,40 @@ def num_positions(model) -> int | None:
     return room - padding - 1 if room and padding is not None else room  # RoBERTa: 514 positions hold 512 tokens
 
 
+def num_layers(model) -> int:
+    """Layers that the hidden states of a pass come from: an encoder-decoder's are its decoder's."""
+    names = ("decoder_layers", "num_decoder_layers") if model.config.is_encoder_decoder else ()
+    return next((n for name in names if (n := getattr(model.config, name, None))), model.config.num_hidden_layers)
+
+
 def final_linear(model) -> torch.nn.Linear:
-    """The layer that turns features into logits. Raises InputError where it cannot be found."""
-    for path in family_of(model).classifier:
-        head = _at(model, path)
-        if isinstance(head, torch.nn.Linear):
-            return head
-    raise InputError(f"{type(model).__name__}: cannot find its final linear layer")
+    """The layer that turns features into logits: the last of its width. Raises InputError where there is none."""
+    classes = model.config.num_labels
+    found = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == classes]
+    if not found:
+        raise InputError(f"{type(model).__name__}: cannot find its final linear layer")
+    return found[-1]
 
 
 def freeze_lower_layers(model, count: int) -> None:
-    """Keep the embeddings and the lowest `count` layers as they are. Raises InputError where that cannot be done."""
-    path = family_of(model).layers
-    stack = _at(model.base_model, path) if path else None
+    """Keep the embeddings and the lowest `count` layers as they are; of an encoder-decoder, those of the encoder.
+    Raises InputError where that cannot be done."""
+    base, total = model.base_model, model.config.num_hidden_layers
+    lists = (m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == total)
+    stack = next(lists, None)
     if stack is None:
         raise InputError(
             f"--freeze_layers: {type(model).__name__} shares or hides its layers; it can only be trained whole"
         )
-    if count > len(stack):
-        raise InputError(f"--freeze_layers {count}: the model has {len(stack)} layers")
-    for module in (model.base_model.embeddings, *stack[:count]):
+    if count > total:
+        raise InputError(f"--freeze_layers {count}: the model has {total} layers")
+    first = next(stack.parameters())
+    for parameter in base.parameters():  # the embeddings stand before the layers
+        if parameter is first:
+            break
+        parameter.requires_grad_(False)
+    shared = (_at(base, path) for path in family_of(model).shared)
+    for module in (*stack[:count], *filter(None, shared)):
         module.requires_grad_(False)
 
 

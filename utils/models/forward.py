@@ -1,6 +1,7 @@
 """One forward pass of a classifier: precision, memory, packed or padded."""
 
 import contextlib
+import functools
 import logging
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from utils.errors import InputError
 from utils.models.classifier import Classifier
 from utils.models.collate import Batch
+from utils.models.families import FAMILIES
 from utils.models.packing import packed_logits, supports_packing
 
 logger = logging.getLogger(__name__)
@@ -59,19 +61,26 @@ def default_token_budget(classifier: Classifier, device: torch.device, *, traini
     return int(min(max(free * 0.5 / per_token, 1024), 262_144))
 
 
-def forward(classifier: Classifier, model, batch: Batch) -> torch.Tensor:
-    """(b, C) logits in label order. `model` is the classifier's model or its compiled twin."""
+def forward(classifier: Classifier, model, batch: Batch, **options) -> torch.Tensor:
+    """(b, C) logits in label order. `model` is the classifier's model or its compiled twin; options: of a padded pass."""
     if batch.cu_seqlens is not None:
         logits = packed_logits(model, batch.input_ids, batch.token_type_ids, batch.cu_seqlens, batch.max_length)
     else:
         segments = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments).logits
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments, **options).logits
     return classifier.in_label_order(logits)
 
 
 def use_packing(classifier: Classifier, precision: Precision, *, compiled: bool = False) -> bool:
     """Whether to lay sequences end to end instead of padding: on CUDA in half precision, where variable-length
     attention has kernels, and on the CPU, unless compiled (its attention reads the lengths), for the known families."""
-    if precision.device == "cuda":
-        return precision.name != "float32" and supports_packing(classifier.model)
-    return not compiled and supports_packing(classifier.model)
+    if not supports_packing(classifier.model):
+        _say_padded(type(classifier.model).__name__)
+        return False
+    return precision.name != "float32" if precision.device == "cuda" else not compiled
+
+
+@functools.cache  # once
+def _say_padded(name: str) -> None:
+    packed = ", ".join(family.model_type for family in FAMILIES if family.packed_head)
+    logger.info("%s: its batches are padded; these run without padding: %s", name, packed)

@@ -18,7 +18,7 @@ from utils.models.collate import Batch, collate, micro_batches
 from utils.models.distributed import Processes
 from utils.models.families import final_linear
 from utils.models.forward import Precision, default_token_budget, forward, use_packing
-from utils.models.packing import packed_outputs
+from utils.models.packing import mean_by_sequence, packed_outputs
 
 BLOCK_ROWS = 8192  # rows whose results are held at a time: sorting inside a block already leaves no padding to speak of
 
@@ -47,15 +47,16 @@ def infer(
 ) -> Iterator[Outputs]:
     """Yield the outputs of `rows`, a block of up to BLOCK_ROWS at a time, the same on every process.
 
-    pooling: None for logits alone, "cls" = last_hidden_state[:, 0], "mean" over the tokens, "pooler" = what the
-    classifier layer takes in; layer: which hidden layer instead of the last (0 = embeddings). `dropout` keeps it on.
+    pooling: None for logits alone, "cls" = last_hidden_state[:, 0], "last" = that of the last token, "mean" over the
+    tokens, "pooler" = what the classifier layer takes in; of an encoder-decoder, the decoder's states; layer: which
+    hidden layer instead of the last (0 = embeddings). `dropout` keeps it on.
     A block is split over processes and gathered. Raises RunFailed where memory does not suffice for one sequence.
     """
     model = classifier.model.to(processes.device)
     model.train(dropout)
     budget = tokens_per_micro_batch or default_token_budget(classifier, processes.device, training=False)
     lengths = data.lengths
-    packed = use_packing(classifier, precision) and pooling != "mean" and layer is None
+    packed = use_packing(classifier, precision) and layer is None
     bar = tqdm(total=len(rows), desc=description, unit=" ex", disable=not (processes.main and sys.stderr.isatty()))
     with bar, torch.inference_mode(), precision.autocast(), _Taps(classifier, pooling, layer) as taps:
         for start in range(0, len(rows), BLOCK_ROWS):
@@ -96,11 +97,16 @@ def _one(classifier, data, rows, device, packed, taps) -> tuple[np.ndarray, np.n
         out = packed_outputs(
             classifier.model, batch.input_ids, batch.token_type_ids, batch.cu_seqlens, batch.max_length
         )
-        logits, features = classifier.in_label_order(out.logits), out.cls
-        if taps.pooling == "pooler":
-            features = taps.classifier_input
+        logits, bounds = classifier.in_label_order(out.logits), batch.cu_seqlens.long()
+        if taps.pooling == "mean":
+            features = mean_by_sequence(out.hidden, batch.cu_seqlens)
+        else:
+            features = {"cls": out.cls, "last": out.hidden[bounds[1:] - 1], "pooler": taps.classifier_input}[
+                taps.pooling
+            ]
     else:
-        logits = forward(classifier, classifier.model, batch)
+        every_layer = {} if taps.layer is None else {"output_hidden_states": True}
+        logits = forward(classifier, classifier.model, batch, **every_layer)
         features = taps.features(batch)
     return logits.float().cpu().numpy(), None if features is None else features.float().cpu().numpy()
 
@@ -119,29 +125,39 @@ class _Taps(contextlib.AbstractContextManager):
             self._handles.append(final_linear(self._model).register_forward_pre_hook(self._keep_classifier_input))
         elif self.pooling:
             self._handles.append(self._model.base_model.register_forward_hook(self._keep_hidden))
-            self._stored_flag = self._model.config.output_hidden_states
-            self._model.config.output_hidden_states = self.layer is not None
         return self
 
     def __exit__(self, *exc):
         for handle in self._handles:
             handle.remove()
-        if self.pooling and self.pooling != "pooler":
-            self._model.config.output_hidden_states = self._stored_flag
 
     def _keep_classifier_input(self, module, inputs):
         self.classifier_input = inputs[0]
 
     def _keep_hidden(self, module, inputs, output):
-        self._hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+        if self.layer is None:
+            self._hidden = output.last_hidden_state
+        else:
+            states = "decoder_hidden_states" if self._model.config.is_encoder_decoder else "hidden_states"
+            self._hidden = output[states][self.layer]
 
     def features(self, batch: Batch) -> torch.Tensor | None:
         """(b, d) of the forward pass just made, None where only logits are wanted."""
         if self.pooling is None:
             return None
         if self.pooling == "pooler":
-            return self.classifier_input
+            found = self.classifier_input
+            return found if found.ndim == 2 else found[_last_as_in_the_head(self._model, batch)]
         if self.pooling == "cls":
             return self._hidden[:, 0]
-        mask = batch.attention_mask.unsqueeze(-1)
-        return (self._hidden * mask).sum(1) / mask.sum(1)
+        mask = batch.attention_mask
+        if self.pooling == "last":
+            return self._hidden[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1]
+        return (self._hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+
+
+def _last_as_in_the_head(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token that a decoder's head reads: transformers takes the last one that is not the padding token."""
+    real = batch.input_ids != model.config.pad_token_id
+    columns = torch.arange(real.shape[1], device=real.device)
+    return torch.arange(len(real), device=real.device), (columns * real).argmax(1)

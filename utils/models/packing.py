@@ -25,31 +25,35 @@ import torch
 import torch.nn.functional as F
 
 from utils.models.families import family_of
+from utils.models.packed_families import PaddedView, prepare, windowed_attention
 
 ATTENTION = "packed_varlen"
 
 
 class PackedOutput(NamedTuple):
-    """logits (n, C) by model output; cls (n, h), the last layer's hidden state of each sequence's first token."""
+    """logits (n, C) by model output; hidden (t, h), the last layer's hidden states; cls (n, h), of first tokens."""
 
     logits: torch.Tensor
     cls: torch.Tensor
+    hidden: torch.Tensor
 
 
 def supports_packing(model) -> bool:
     """Whether `packed_outputs` computes what the model's own padded forward pass computes, on the model's device.
 
     False for other architectures, decoders, an attention implementation chosen by the user, head sizes that
-    FlashAttention does not take (a multiple of 8 up to 256), and GPUs older than Ampere.
+    FlashAttention does not take (a multiple of 8 up to 256), DeBERTa with talking heads, and GPUs older than Ampere.
     """
     model = getattr(model, "_orig_mod", model)
-    if family_of(model).packed_head is None or not type(model).__name__.endswith("ForSequenceClassification"):
+    family, config = family_of(model), model.config
+    if family.packed_head is None or not type(model).__name__.endswith("ForSequenceClassification"):
         return False
-    config = model.config
-    if getattr(config, "is_decoder", False) or config._attn_implementation not in ("sdpa", ATTENTION):
+    if getattr(config, "is_decoder", False):
         return False
+    if family.packed_encoder:  # attention as a module: there is no implementation to choose, and no kernel's head size
+        return not getattr(config, "talking_head", False)
     head_size = config.hidden_size // config.num_attention_heads
-    if head_size % 8 or head_size > 256:
+    if config._attn_implementation not in ("sdpa", ATTENTION) or head_size % 8 or head_size > 256:
         return False
     return model.device.type != "cuda" or torch.cuda.get_device_capability(model.device) >= (8, 0)
 
@@ -76,8 +80,11 @@ def packed_outputs(
     if plain.config._attn_implementation != ATTENTION:
         if not supports_packing(plain):
             raise ValueError(f"{type(plain).__name__} cannot run packed; see supports_packing")
-        _register_attention()
-        plain.set_attn_implementation(ATTENTION)
+        if family_of(plain).packed_encoder:
+            prepare(plain.base_model)
+        else:
+            _register_attention()
+            plain.set_attn_implementation(ATTENTION)
     run = _forward if plain is model else _compiled_forward()
     return run(plain, input_ids, token_type_ids, cu_seqlens, max_length)
 
@@ -87,15 +94,29 @@ def _forward(model, input_ids, token_type_ids, cu_seqlens, max_length) -> Packed
     starts = bounds[:-1]
     # The output size is given, so the device need not be asked for it.
     positions = torch.arange(tokens, device=bounds.device) - starts.repeat_interleave(bounds.diff(), output_size=tokens)
-    family = family_of(model)
+    family, base = family_of(model), model.base_model
     if family.padding_offset:
-        positions = positions + model.base_model.embeddings.padding_idx + 1
-    segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
-    hidden = model.base_model(
-        input_ids[None], position_ids=positions[None], cu_seq_lens_q=cu_seqlens, max_length_q=max_length, **segments
-    ).last_hidden_state
-    cls = hidden[0, starts]
-    return PackedOutput(family.packed_head(model, cls), cls)
+        positions = positions + base.embeddings.padding_idx + 1
+    if family.packed_encoder:
+        view = PaddedView.of(cu_seqlens, max_length, tokens)
+        hidden = family.packed_encoder(base, input_ids, positions, token_type_ids, view)
+    else:
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
+        lengths = {"cu_seq_lens_q": cu_seqlens, "max_length_q": max_length}
+        options = segments | lengths | family.packed_options
+        hidden = base(input_ids[None], position_ids=positions[None], **options).last_hidden_state[0]
+    cls = hidden[starts]
+    # ModernBERT's head takes the mean where its config says so.
+    by_mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
+    pooled = mean_by_sequence(hidden, cu_seqlens) if by_mean else cls
+    return PackedOutput(family.packed_head(model, pooled), cls, hidden)
+
+
+def mean_by_sequence(hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    """Hidden states (t, h) of packed sequences -> (n, h), the mean of each over its tokens."""
+    lengths = cu_seqlens.diff().long()
+    rows = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths, output_size=len(hidden))
+    return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, rows, hidden) / lengths[:, None]
 
 
 @functools.cache
@@ -121,6 +142,7 @@ def _attention(
     scaling=None,
     cu_seq_lens_q=None,
     max_length_q=None,
+    sliding_window=None,
     **kwargs,
 ):
     """transformers' attention signature: query, key, value (1, heads, t, d) -> ((1, t, heads, d), no weights)."""
@@ -130,6 +152,9 @@ def _attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if sliding_window is not None and max_length_q > sliding_window:  # else every token sees its whole sequence
+        view = PaddedView.of(cu_seq_lens_q, max_length_q, query.shape[2])
+        return windowed_attention(query, key, value, view, sliding_window, dropout=dropout, scaling=scaling), None
     if query.device.type == "cpu":
         return _attention_by_sequence(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling), None
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))

@@ -6,6 +6,7 @@ used again by the next run, unless anything that they were made from has changed
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -22,6 +23,8 @@ from typing import ClassVar
 
 from utils.command_line import positive_float, positive_int
 from utils.costs import FORWARD
+from utils.data.hub import from_pretrained
+from utils.data.pooling import choose_pooling
 from utils.errors import EXIT_BAD_INPUT, InputError, Interrupted, RunFailed, StopSignal
 from utils.files import file_sha256, read_json, write_json
 from utils.flags import DataSettings, DeviceSettings, ModelSettings, RunSettings, TrainingSettings, flag, words_of
@@ -101,17 +104,18 @@ class InputMaker:
 
     def embeddings(self, pooling: str) -> Path:
         """Embeddings of the training split by the selector model; pooling: as of get_embeddings.py."""
+        pooling = self._auto_pooling if pooling == "auto" else pooling
         return self._features(
             "features", self.making.selector_model or self.proxy_run(), f"{pooling}_embeddings", pooling
         )
 
     def logits(self) -> Path:
         """Logits of the training split by the selector model."""
-        return self._features("features", self.making.selector_model or self.proxy_run(), "logits", "cls")
+        return self._features("features", self.making.selector_model or self.proxy_run(), "logits", self._auto_pooling)
 
     def clusters(self) -> Path:
         """k-means clusters of the embeddings: the user's embeddings, or those made here."""
-        embeddings = self.given.get("embedding_path") or self.embeddings("cls")
+        embeddings = self.given.get("embedding_path") or self.embeddings("auto")
         out = self.folder / "clusters"
         words = [
             "cluster_embeddings.py", "--embedding_path", embeddings,
@@ -149,7 +153,7 @@ class InputMaker:
                 chosen.save(selection)
             epochs = self.making.proxy_epochs
             run = self._train(f"half_{k}", epochs, "--selection", selection, costs=epochs / 2)
-            logits_path = self._features(f"half_{k}_features", run, "logits", "cls")
+            logits_path = self._features(f"half_{k}_features", run, "logits", self._auto_pooling)
             if self.make:
                 other = halves[1 - k]
                 logits = np.load(logits_path, allow_pickle=False)[other]
@@ -183,6 +187,16 @@ class InputMaker:
         words += ["--pooling", pooling, *more]
         self._run(words, out, done=path.with_suffix(".json"), reads=[model], costs=FORWARD)
         return path
+
+    @functools.cached_property
+    def _auto_pooling(self) -> str:
+        """What get_embeddings.py --pooling auto takes for the selector model: the names of its files depend on it."""
+        from transformers import AutoConfig
+
+        settings = self.settings
+        source = self.making.selector_model or settings.config_name or settings.model_name_or_path
+        config = from_pretrained(AutoConfig, source, cache_dir=settings.cache_dir, revision=settings.model_revision)
+        return choose_pooling(config, "auto")
 
     @property
     def _task(self) -> str:

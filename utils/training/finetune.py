@@ -204,6 +204,10 @@ def _open(settings: RunSettings, task: Task, processes: Processes) -> Session:
     )
     model = session.classifier.model
     if settings.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise InputError(
+                f"--gradient_checkpointing: transformers has none for {type(model).__name__}; leave it out"
+            )
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.freeze_layers:
         freeze_lower_layers(model, settings.freeze_layers)

@@ -46,7 +46,7 @@ def _score_is_given(files: Mapping, parameters: Mapping) -> bool:
 
 def _make_score(maker: "InputMaker", parameters: Mapping) -> dict:
     if parameters.get("score") == "embedding":
-        return {"embedding_path": maker.embeddings("cls")}
+        return {"embedding_path": maker.embeddings("auto")}
     return _make_dynamics(maker, parameters)
 
 
@@ -79,7 +79,7 @@ _NEEDS = (
         lambda inputs: inputs.embeddings is not None,
         "embeddings: --embedding_path FILE, made by get_embeddings.py",
         ("embedding_path",),
-        lambda maker, parameters: {"embedding_path": maker.embeddings("cls")},
+        lambda maker, parameters: {"embedding_path": maker.embeddings("auto")},
     ),
     Need(
         "pooler",
