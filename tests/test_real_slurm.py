@@ -106,6 +106,7 @@ def test_a_sweep_with_every_mishap_ends_as_one_without(world, cluster):
     printed = finish(command, EXIT_INTERRUPTED)
     assert "8 runs: 8 not submitted" in printed and "the jobs stay in Slurm" in printed and "scancel " in printed
 
+    until(lambda: not tasks("COMPLETING"))  # a job that is ending still counts as running
     done = finished(out)
     printed = finish(start(world, "slurm", "--executor", "slurm", environment=cluster), 1)
     assert (
