@@ -55,6 +55,17 @@ def test_padding_and_packing_change_nothing(row):
     assert found["spread"] > 0.1  # the inputs matter
 
 
+@every_family
+def test_the_classifier_input_gives_the_logits(row):
+    """Gradients of the classifier layer (grand, tracin) are made of it."""
+    model = build(row)
+    options = {"processes": bench.start(use_cpu=True), "precision": bench.Precision("float32", "cpu")}
+    out = next(bench.infer(classifier_of(model), make_data(model, LENGTHS), ALL, pooling="pooler", **options))
+    with torch.no_grad():
+        expected = final_linear(model)(torch.from_numpy(out.features)).numpy()
+    np.testing.assert_allclose(out.logits, expected, atol=1e-5)
+
+
 @packed_families
 def test_no_linear_layer_sees_padding(row):
     model, seen = build(row), []

@@ -380,8 +380,7 @@ def test_a_stage_that_fails_is_the_end_and_says_so(world, tmp_path):
     assert "run_glue.py ended with status 1" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     more = ("--strategy", "kcenter", "--data_pct", 0.2, "--selector_model", tmp_path / "nowhere")
     done = run(world, tmp_path / "b", *more, check=2)
-    assert "get_embeddings.py could not use its input" in done.stderr.splitlines()[-1]
-    assert "nowhere: no such folder" in done.stderr
+    assert "nowhere: no such folder" in done.stderr.splitlines()[-1]
 
 
 def test_sigterm_reaches_the_stage_and_the_same_command_continues_it(world, tmp_path, monkeypatch):
