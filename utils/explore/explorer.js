@@ -8,7 +8,11 @@ const LEVELS = 64; // of a colour scale for numbers
 const UNKNOWN = "#9aa1ab";
 // Named one by one: plotly's own bar has a button that sends the chart to its company's server.
 const BUTTONS = ["lasso2d", "select2d", "zoom2d", "pan2d", "resetScale2d"];
-const CONFIG = { displaylogo: false, responsive: true, displayModeBar: true, doubleClickDelay: 500, plotlyServerURL: "", modeBarButtons: [BUTTONS] };
+const CONFIG = {
+  displaylogo: false, responsive: true, displayModeBar: true, doubleClickDelay: 500, plotlyServerURL: "",
+  modeBarButtons: [BUTTONS],
+  plotGlPixelRatio: Math.min(2, devicePixelRatio), // plotly's 2 would paint four times the pixels on a plain screen
+};
 // Safe for colour-blind readers, and no two meanings share a palette: Okabe and Ito for labels, after Tol's muted colours
 // for clusters, his high contrast for heuristics, his light ones for other categories, after cividis for numbers.
 const PALETTES = {
