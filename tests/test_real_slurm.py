@@ -42,7 +42,7 @@ def start(world, out, *more, environment=os.environ):
     words = [
         sys.executable, tiny.ROOT / "sweep.py", "--strategies", "random", "hard", "--data_pcts", "0.2", "0.5", "--seeds",
         "0", "1", "--hans_dir", "challenge", "--config_name", "model", "--tokenizer_name", "model", "--task_name", "MNLI",
-        "--data_dir", "data", "--max_seq_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "40",
+        "--data_dir", "data", "--max_seq_length", "32", "--per_device_train_batch_size", "8", "--num_train_epochs", "25",
         "--learning_rate", "1e-3", "--proxy_epochs", "1", "--save_steps", "20", "--use_cpu", "--output_dir", out, *more,
     ]  # fmt: skip
     environment = {**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
