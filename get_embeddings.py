@@ -13,7 +13,7 @@ import hashlib
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
-from utils.flags import InferenceSettings, add_flags, name_data, settings_from
+from utils.flags import InferenceSettings, SourceSettings, add_flags, name_data, settings_from
 
 
 def add_args(parser) -> None:
@@ -46,6 +46,7 @@ def add_args(parser) -> None:
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
+    add_flags(parser, SourceSettings)
     add_flags(parser, InferenceSettings)
     add_args(parser)
     args = parse_args(parser, argv)
@@ -64,7 +65,7 @@ def main(argv=None) -> None:
     settings = settings_from(InferenceSettings, args)
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
-    data = open_data(settings, cache_dir=args.cache_dir)
+    data = open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir)
     examples = [data.load(split) for split in (data.splits if args.split == ["all"] else args.split)]
     session = open_session(data.task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
     check_layer(args.layer, session.classifier)

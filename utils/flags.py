@@ -159,8 +159,8 @@ class SourceSettings:
 
 
 @dataclass(frozen=True)
-class DataSettings(SourceSettings):
-    """Which data, and how it becomes tokens."""
+class DataSettings:
+    """How text becomes tokens."""
 
     title: ClassVar[str] = "tokens"
     max_seq_length: int = flag(128, "tokens per pair; longer ones are truncated", "max_seq_len", type=positive_int)
@@ -276,7 +276,7 @@ class OutputSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings(OutputSettings, DynamicsSettings, TrainingSettings, StageSettings, InferenceSettings):
+class RunSettings(OutputSettings, DynamicsSettings, TrainingSettings, StageSettings, SourceSettings, InferenceSettings):
     """Everything that a training script can be told."""
 
     def check(self) -> None:
