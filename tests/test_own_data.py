@@ -343,6 +343,7 @@ def test_labels_that_cannot_be_meant(tmp_path):
         ("a.jsonl", b"1\n", "line 1 is 1, expected an object"),
         ("a.jsonl", b'{"text": "a", "label": "x"}\n{"label": "y"}\n', "line 2: nothing in the column 'text', where a text is"),
         ("a.jsonl", b'{"text": 3, "label": "x"}\n{"text": "a", "label": "y"}\n', "line 1: 3 in the column 'text'"),
+        ("a.jsonl", b'{"text": "a", "label": ["x", "y"]}\n', r"line 1: \['x', 'y'\] in the column 'label', where a label is"),
         ("a.parquet", b"text,label\na,b\n", "not a readable Parquet file"),
         ("a.xlsx", b"", "unknown format; give one of .csv"),
     ],

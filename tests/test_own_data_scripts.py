@@ -200,6 +200,7 @@ def test_two_classes_and_three_are_merged_by_name(world, trained, tmp_path):
             "has the classes no, yes, but custom has contradiction, entailment, neutral",
         ),
         ({"hypothesis": None, "premise": None, "text": ["a"] * 12}, "has the texts text, but custom has 2"),
+        ({"group": ["a"] * 11 + ["worst group"]}, "reports use the name 'worst group' otherwise"),
         ({"group": ["a"] * 11 + [""]}, "line 13 has an empty 'group'"),
     ],
 )

@@ -127,7 +127,12 @@ def texts_of_labels(table: Table, column) -> list[str]:
     names = table.class_names.get(column)
     values = table.column(column)
     if names is None:
-        return [re.sub(r"^(-?\d+)\.0+$", r"\1", _plain(value).strip()) for value in values]
+        for i, value in enumerate(values):
+            if isinstance(value, (list, dict)):
+                raise InputError(f"{table.where(i)}: {quoted(value)} in the column {column!r}, where a label is due")
+        texts = [_plain(value) for value in values]
+        one_spelling = {text: re.sub(r"^(-?\d+)\.0+$", r"\1", text.strip()) for text in set(texts)}
+        return [one_spelling[text] for text in texts]
     for i, value in enumerate(values):
         if value is not None and not -1 <= value < len(names):
             raise InputError(f"{table.where(i)}: class number {value}, but the data set names {len(names)} classes")

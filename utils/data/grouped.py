@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from utils.data.challenge import MEAN, WORST
 from utils.data.examples import Columns, Examples, examples_of, fingerprint_of, texts_of_labels
 from utils.data.sources import NO_LABEL, choose_columns, named_path
 from utils.data.tables import read_table
@@ -54,6 +55,11 @@ def _read(name: str, path: str, task: Task) -> GroupedSet:
     classes = tuple(sorted({text for text in texts_of_labels(table, columns.label) if text not in NO_LABEL}))
     own = dataclasses.replace(task, name=name, labels=classes, tsv_labels=(), unlabelled=NO_LABEL)
     examples = examples_of(table, own, name, Columns(columns.texts, columns.label, columns.guid, GROUP))
+    taken = {WORST, MEAN} & set(examples.genres)
+    if taken or name == "chosen":
+        raise InputError(
+            f"--challenge {name}: reports use the name {min(taken, default=name)!r} otherwise; give another one"
+        )
     if "" in examples.genres:
         row = examples.numbers[examples.genres.index("")]
         raise InputError(f"--challenge {name}: {path}: {table.unit} {row} has an empty {GROUP!r}")
