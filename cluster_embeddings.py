@@ -4,8 +4,8 @@
   python cluster_embeddings.py --embedding_path $OUT/experiments --data_dir $GLUE_DIR/MNLI \\
     --num_clusters 8 32 128 --output_dir $OUT/clusters
 
-Reads what get_embeddings.py wrote and, with --data_dir, the labels, genres and texts of the same rows. Writes
-clusters.npz (the k with the best silhouette, or --keep), clusters_k<K>.npz for the other k, cluster_report.md, figures
+Reads what get_embeddings.py wrote and, with --data_dir (or --train_file, --dataset_name), the labels, genres and texts of
+the same rows; without, only what embeddings alone tell is reported. Writes clusters.npz (the k with the best silhouette, or --keep), clusters_k<K>.npz for the other k, cluster_report.md, figures
 (*.png) and, last of all, clusters.json with every number of the report. The same flags give the same clusters.
 """
 
@@ -14,18 +14,17 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
 from utils.errors import InputError, run_script
+from utils.flags import SourceSettings, add_flags, name_data, settings_from
 
 FINISHED = "clusters.json"  # written last: it exists means the analysis is whole
 
 
 def add_args(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
+    group = parser.add_argument_group("embeddings")
     group.add_argument("--embedding_path", required=True, help="embeddings .npy, or a folder that holds exactly one")
-    group.add_argument("--task_name", default="MNLI", help="a GLUE task in any letter case")
-    group.add_argument(
-        "--data_dir", help="folder with the task's TSV files; without it, only what embeddings alone tell is reported"
-    )
     group.add_argument("--split", help="the split the embeddings are of (default: as their json says)")
+
+    add_flags(parser, SourceSettings)
 
     group = parser.add_argument_group("clustering")
     group.add_argument(
@@ -60,6 +59,7 @@ def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_args(parser)
     args = parse_args(parser, argv)
+    name_data(args, "MNLI")
     ks = sorted(set(args.num_clusters))
     if args.keep is not None and args.keep not in ks:
         raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
@@ -142,28 +142,32 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
 
 def _trusted_for(args):
     """The rows that an .npy without a json is trusted to hold: those of --data_dir and --split."""
-    from utils.data.examples import load_split
-    from utils.data.tasks import get_task
+    from utils.data.sources import open_data
 
     path = Path(args.embedding_path)
-    if args.data_dir is None or not path.is_file() or path.with_suffix(".json").exists():
+    if not _has_data(args) or not path.is_file() or path.with_suffix(".json").exists():
         return None
-    return load_split(get_task(args.task_name), args.split or "train", data_dir=args.data_dir)
+    return open_data(settings_from(SourceSettings, args)).load(args.split or "train")
+
+
+def _has_data(args) -> bool:
+    """Whether the flags say where the rows are. A task alone does not: nothing is fetched from the hub for a report."""
+    return bool(args.data_dir or not args.task_name)
 
 
 def _examples(args, embeddings):
-    """The rows that the embeddings are of, or None without --data_dir."""
-    from utils.data.examples import load_split
-    from utils.data.tasks import get_task
+    """The rows that the embeddings are of, or None where no flag says where they are."""
+    from utils.data.sources import data_name, open_data
 
-    task, about = get_task(args.task_name), embeddings.about
-    if task is not get_task(about["task"]):
-        raise InputError(f"--task_name {args.task_name}: {embeddings.path} holds embeddings of {about['task']}")
+    settings, about = settings_from(SourceSettings, args), embeddings.about
+    if data_name(settings) != about["task"]:
+        given = f"--task_name {args.task_name}" if args.task_name else f"the data set {data_name(settings)}"
+        raise InputError(f"{given}: {embeddings.path} holds embeddings of {about['task']}")
     if args.split not in (None, about["split"]):
         raise InputError(f"--split {args.split}: {embeddings.path} holds embeddings of {about['split']}")
-    if args.data_dir is None:
+    if not _has_data(args):
         return None
-    examples = load_split(task, about["split"], data_dir=args.data_dir)
+    examples = open_data(settings).load(about["split"])
     embeddings.check(examples)
     return examples
 

@@ -12,16 +12,15 @@ left out takes its columns away; without embeddings and dynamics a map of length
 
 from utils.command_line import ArgumentParser, parse_args, positive_int, seed_number
 from utils.errors import run_script
-from utils.flags import add_flags, settings_from
+from utils.flags import SourceSettings, add_flags, name_data, settings_from
 from utils.selection.choosing import KnownFiles
 
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_flags(parser, KnownFiles)
-    group = parser.add_argument_group("data and output")
-    group.add_argument("--task_name", default="MNLI", help="a GLUE task in any letter case")
-    group.add_argument("--data_dir", help="folder with the task's TSV files (default: nyu-mll/glue from the hub)")
+    add_flags(parser, SourceSettings)
+    group = parser.add_argument_group("split and output")
     group.add_argument("--cache_dir", help="where hub files are cached")
     group.add_argument("--split", default="train", help="which split to look at")
     group.add_argument("--selection", nargs="+", metavar="FILE", help="selection.npz files to compare")
@@ -32,12 +31,12 @@ def main(argv=None) -> None:
     group.add_argument("--seed", type=seed_number, default=0, help="of that sample")
     group.add_argument("--output_dir", required=True, help="where explorer.html goes; an earlier one is replaced")
     args = parse_args(parser, argv)
+    name_data(args, "MNLI")
 
     from pathlib import Path
 
     from utils.command_line import setup_logging
-    from utils.data.examples import load_split
-    from utils.data.tasks import get_task
+    from utils.data.sources import open_data
     from utils.explore.build import load_selections, write_explorer
     from utils.files import folder_lock
     from utils.run_directory import EXPLORER_FILE
@@ -46,7 +45,7 @@ def main(argv=None) -> None:
     setup_logging()
     folder = Path(args.output_dir)
     with folder_lock(folder):
-        examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
+        examples = open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir).load(args.split)
         note = write_explorer(
             examples,
             load_inputs(examples, **settings_from(KnownFiles, args).items()),

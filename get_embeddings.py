@@ -15,7 +15,7 @@ import logging
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
-from utils.flags import InferenceSettings, add_flags, settings_from
+from utils.flags import InferenceSettings, SourceSettings, add_flags, name_data, settings_from
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +50,18 @@ def add_args(parser) -> None:
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_flags(parser, InferenceSettings, required=("task_name",))
+    add_flags(parser, SourceSettings)
+    add_flags(parser, InferenceSettings)
     add_args(parser)
     args = parse_args(parser, argv)
+    name_data(args)
     if args.layer is not None and args.pooling == "pooler":
         parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")
     if not (args.model_name_or_path or args.config_name):
         raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
 
     from utils.command_line import setup_logging
-    from utils.data.examples import load_split
-    from utils.data.tasks import get_task
+    from utils.data.sources import open_data
     from utils.files import folder_lock
     from utils.models import distributed
     from utils.models.session import open_session
@@ -68,10 +69,9 @@ def main(argv=None) -> None:
     settings = settings_from(InferenceSettings, args)
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
-    task = get_task(args.task_name)
-    splits = ["train", *task.dev, *task.test] if args.split == ["all"] else args.split
-    examples = [load_split(task, split, data_dir=args.data_dir, cache_dir=args.cache_dir) for split in splits]
-    session = open_session(task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
+    data = open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir)
+    examples = [data.load(split) for split in (data.splits if args.split == ["all"] else args.split)]
+    session = open_session(data.task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
     check_layer(args.layer, session.classifier)
     settle_pooling(args, session.classifier.model)
     written = []

@@ -17,7 +17,7 @@ import os
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import InputError, run_script
-from utils.flags import RunSettings, add_flags, add_run_flags, settings_from
+from utils.flags import RunSettings, add_flags, add_run_flags, name_data, settings_from
 from utils.selection.choosing import InputFiles, add_choice_flags, choice_request, choose
 from utils.selection.ingredients import InputMaker, MakerSettings
 from utils.training.schemes import SCHEMES, check_scheme
@@ -39,8 +39,9 @@ def main(argv=None) -> None:
         "--replacement", action="store_true", help="rs2: draw each epoch's subset independently of the others"
     )
     add_flags(parser, MakerSettings)
-    add_run_flags(parser, default_task="MNLI")
+    add_run_flags(parser)
     args = parse_args(parser, argv)
+    name_data(args, "MNLI")
     check(parser, args)
 
     from utils.command_line import setup_logging
@@ -94,14 +95,13 @@ def train_on_choice(args) -> None:
 
 def train_online(args) -> None:
     """Train with batches that the scheme draws. Its plan and its savings go into results.json."""
-    from utils.data.examples import load_split
-    from utils.data.tasks import get_task
+    from utils.data.sources import open_data
     from utils.selection.selection import budget
     from utils.training import finetune
     from utils.training.online import make_batches
 
     settings = settings_from(RunSettings, args)
-    examples = load_split(get_task(args.task_name), "train", data_dir=args.data_dir, cache_dir=args.cache_dir)
+    examples = open_data(settings, cache_dir=settings.cache_dir).load("train")
     options = {}
     if SCHEMES[args.online].subset:
         options["subset_size"] = budget(len(examples), data_pct=args.data_pct)

@@ -5,14 +5,15 @@
     --cluster_path $OUT/clusters/clusters.npz --output_dir $OUT/diverse_10
   python run_glue.py ... --selection $OUT/diverse_10/selection.npz
 
-Reads the task's TSV files and whatever the strategy needs: embeddings (get_embeddings.py), clusters
+Reads the task's files, or your own (--train_file), and whatever the strategy needs: embeddings (get_embeddings.py), clusters
 (cluster_embeddings.py), training dynamics (run_glue.py --record_dynamics), logits (get_embeddings.py --logits). Writes
-selection.npz and selection.json, the subset card, into --output_dir. --list names all strategies. The result depends
+selection.npz and selection.json, the subset card, into --output_dir; --export writes the chosen examples. --list names all strategies. The result depends
 on the data, the inputs and --selection_seed alone.
 """
 
 from utils.command_line import ArgumentParser, parse_args, seed_number
 from utils.errors import InputError, run_script
+from utils.flags import SourceSettings, add_flags, name_data, settings_from
 from utils.selection.choosing import add_choice_flags, choice_request, choose
 
 SELECTION = "selection.npz"
@@ -21,19 +22,20 @@ SELECTION = "selection.npz"
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
     add_choice_flags(parser, argv)
-    group = parser.add_argument_group("data and output")
+    add_flags(parser, SourceSettings)
+    group = parser.add_argument_group("split and output")
     group.add_argument("--list", action="store_true", help="print every strategy with its source, and stop")
-    group.add_argument("--task_name", default="MNLI", help="a GLUE task in any letter case")
-    group.add_argument("--data_dir", help="folder with the task's TSV files (default: nyu-mll/glue from the hub)")
     group.add_argument("--cache_dir", help="where hub files are cached")
     group.add_argument("--split", default="train", help="which split to choose from")
     group.add_argument("--selection_seed", type=seed_number, default=0, help="random choices and ties")
     group.add_argument("--output_dir", help="where selection.npz and selection.json go")
+    group.add_argument("--export", metavar="FILE", help="write the chosen examples too: .jsonl, .csv, .tsv or .parquet")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier selection there")
     args = parse_args(parser, argv)
     if args.list:
         _print_list()
         return
+    name_data(args, "MNLI")
     if args.strategy is None:
         raise InputError("give --strategy (--list names them all)")
     if args.output_dir is None:
@@ -42,25 +44,54 @@ def main(argv=None) -> None:
     from pathlib import Path
 
     from utils.command_line import setup_logging
-    from utils.data.examples import load_split
-    from utils.data.tasks import get_task
+    from utils.data.sources import open_data
     from utils.files import folder_lock, write_json
     from utils.run_directory import CARD_FILE
     from utils.selection.card import format_card, subset_card
 
     setup_logging()
     folder = Path(args.output_dir)
+    _check_export(args)
     with folder_lock(folder):
         _refuse_used(folder, args.overwrite_output_dir)
-        examples = load_split(get_task(args.task_name), args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
+        examples = open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir).load(args.split)
         selection = choose(choice_request(args), examples, args.selection_seed)
         if not args.overwrite_output_dir:
             _refuse_foreign(folder, selection)
         card = subset_card(selection, examples)
         (folder / CARD_FILE).unlink(missing_ok=True)  # of an earlier selection: it must never describe this one
         selection.save(folder / SELECTION)
+        if args.export:
+            _export(args.export, selection, examples)
         write_json(folder / CARD_FILE, {**card, "provenance": selection.provenance})
     print(format_card(card))
+
+
+def _check_export(args) -> None:
+    """Raise InputError where --export names a format that is not written, or a file that would be replaced."""
+    from pathlib import Path
+
+    from utils.data.tables import check_written
+
+    if args.export is None:
+        return
+    check_written(args.export, "--export")
+    unfinished = (Path(args.output_dir) / SELECTION).exists()  # then the file may be ours, of a killed command
+    if Path(args.export).exists() and not (args.overwrite_output_dir or unfinished):
+        raise InputError(f"--export {args.export} exists; give another name, or --overwrite_output_dir to replace it")
+
+
+def _export(path, selection, examples) -> None:
+    """Write the chosen examples in the order of the selection, with their rows, weights and scores. `--train_file` reads the
+    file."""
+    from utils.data.export import columns_of_examples
+    from utils.data.tables import write_table
+
+    more = {"example_index": selection.indices.tolist(), "weight": selection.weights.tolist()}
+    if selection.scores is not None:
+        scores = selection.scores[selection.indices].tolist()
+        more["score"] = [None if score != score else score for score in scores]  # NaN is not JSON
+    write_table(path, columns_of_examples(examples, more["example_index"], **more))
 
 
 def _refuse_used(folder, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ where it is known). Everything else is run_glue.py: same flags, same output. sel
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import run_script
-from utils.flags import RunSettings, add_data_pct, add_run_flags, settings_from
+from utils.flags import RunSettings, add_data_pct, add_run_flags, name_data, settings_from
 
 
 def main(argv=None) -> None:
@@ -22,6 +22,7 @@ def main(argv=None) -> None:
     group.add_argument("--strategy", choices=("random", "stratified"), default="random", help="how rows are drawn")
     add_run_flags(parser)
     args = parse_args(parser, argv)
+    name_data(args)
 
     from utils.selection.selection import budget
     from utils.selection.strategies import Inputs, select

@@ -30,15 +30,13 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, command_line, parse_args
 from utils.errors import InputError, RunFailed, run_script
-from utils.flags import RunSettings, add_flags, settings_from, words_of
+from utils.flags import RunSettings, add_flags, name_data, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
 from utils.selection.ingredients import MakerSettings
 from utils.sweep.jobs import Job
 from utils.sweep.looks import runs_so_far
 from utils.sweep.plan import DECIDED, Sweep, SweepSettings
 from utils.sweep.slurm import SlurmSettings, SlurmSweep
-
-OWN = ("output_dir", "data_dir")  # of DECIDED, what the sweep itself is told
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -61,9 +59,10 @@ def main(argv=None) -> None:
     add_flags(parser, SlurmSettings)
     add_flags(parser, InputFiles)
     add_flags(parser, MakerSettings)
-    add_flags(parser, RunSettings, required=("output_dir",), task_name="MNLI")
+    add_flags(parser, RunSettings, required=("output_dir",))
     args = parse_args(parser, argv)
-    decided = [name for name in DECIDED if name not in (*OWN, "do_train", "do_eval")]
+    name_data(args, "MNLI")
+    decided = [name for name in DECIDED if name not in ("output_dir", "do_train", "do_eval")]
     for name in decided:
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} is not for a sweep, which decides it for each run")

@@ -108,6 +108,7 @@ def test_a_selection_is_used_from_other_libraries(tmp_path, monkeypatch):
     tokens = tokenizer(*examples.texts, padding="max_length", max_length=32, truncation=True)
     names = {
         "model": model,
+        "arguments": transformers.TrainingArguments("out/trainer", max_steps=2, report_to="none", use_cpu=True),
         "train_dataset": datasets.Dataset.from_dict({**tokens, "labels": examples.labels.tolist()}),
     }
     for block in documents.code((tiny.ROOT / "docs" / "files.md").read_text(), "python"):

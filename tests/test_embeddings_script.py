@@ -265,7 +265,7 @@ def test_what_cannot_be_used_is_one_clear_line(checkpoints, data, tmp_path, caps
         "--data_dir " + str(tmp_path / "nowhere"): flags(checkpoint, tmp_path / "nowhere", out),
         "train.tsv": flags(checkpoint, headless, out),
         "it looks like mnli": flags(checkpoint, data, out, "--task_name", "RTE"),
-        "is not a GLUE task": flags(checkpoint, data, out, "--task_name", "SNLI"),
+        "is not a GLUE task": flags(checkpoint, data, out, "--task_name", "XNLI"),
         "dev_matched": flags(checkpoint, data, out, "--split", "dev"),  # the message lists the splits there are
         "does not go with --pooling pooler": flags(checkpoint, data, out, "--layer", 1, "--pooling", "pooler"),
         "--layer 3": flags(checkpoint, data, out, "--layer", 3),

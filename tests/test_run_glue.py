@@ -222,7 +222,7 @@ def test_bad_input_is_one_clear_line(data, config, tmp_path):
         "unknown label 'maybe'": flags(tsv("label", lambda b: b.replace(b"neutral\n", b"maybe\n", 1)), config, out),
         "the file is empty": flags(tsv("empty", lambda b: b""), config, out),
         "is not UTF-8": flags(tsv("latin", lambda b: b.replace(b"the", b"th\xe9", 1)), config, out),
-        "is not a GLUE task": [*flags(data, config, out), "--task_name", "SNLI"],
+        "is not a GLUE task": [*flags(data, config, out), "--task_name", "XNLI"],
         "it looks like mnli": [*flags(data, config, out), "--task_name", "RTE"],
         "exclude each other": flags(data, config, out, "--fp16", "--bf16"),
         "0 is not a whole number from 1": flags(data, config, out, "--per_gpu_train_batch_size", "0"),

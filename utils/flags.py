@@ -63,17 +63,34 @@ def settings_from(settings: type, args: argparse.Namespace):
     return settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(settings)})
 
 
-def words_of(settings, *parts: type, leave_out: tuple[str, ...] = ()) -> list[str]:
+def words_of(settings, *parts: type, leave_out: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> list[str]:
     """The command-line words that give another script the same settings: of the fields that the settings classes `parts`
-    declare themselves, those that differ from their defaults."""
+    declare themselves, those that differ from their defaults. leave_out, only: names of fields."""
     words = []
     for part in parts:
         for field in dataclasses.fields(part):
             value = getattr(settings, field.name)
             own = field.name in inspect.get_annotations(part) and field.name not in leave_out
+            own = own and (only is None or field.name in only)
             if own and value is not None and value != field.default:
-                words += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
+                values = [] if value is True else value if isinstance(value, list) else [value]
+                words += [f"--{field.name}", *map(str, values)]
     return words
+
+
+def name_data(args: argparse.Namespace, default_task: str | None = None) -> None:
+    """Set the default task where the flags of SourceSettings name no data set. Raises InputError where they name several,
+    or none and there is no default."""
+    files = next((name for name in ("train_file", "validation_file", "test_file") if getattr(args, name)), None)
+    named = [name for name in ("task_name", files, "dataset_name") if name and getattr(args, name)]
+    if len(named) > 1:
+        raise InputError(f"--{named[0]} and --{named[1]} name two data sets; give one of them")
+    if args.data_dir and named not in ([], ["task_name"]):
+        raise InputError(f"--data_dir is the folder of a --task_name; it does not go with --{named[0]}")
+    if not named:
+        if default_task is None:
+            raise InputError("give the data: --task_name, --train_file and --validation_file, or --dataset_name")
+        args.task_name = default_task
 
 
 @dataclass(frozen=True)
@@ -119,13 +136,43 @@ class DeviceSettings:
     )
 
 
+# Where data lies: not what it is. Runs on the same rows are the same run, wherever those lie.
+PLACES = ("data_dir", "train_file", "validation_file", "test_file", "dataset_name", "challenge")
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Which data: a task with a record, files of one's own, or a data set of the hub or of `save_to_disk`."""
+
+    title: ClassVar[str] = "data (docs/own_data.md)"
+    task_name: str | None = flag(
+        None,
+        "in any letter case: cola sst-2 mrpc sts-b qqp mnli qnli rte wnli snli anli-r1 anli-r2 anli-r3 wanli fever-nli paws",
+    )
+    data_dir: str | None = flag(None, "folder with the task's files (default: from the hub)")
+    train_file: str | None = flag(None, "training data of your own: .csv, .tsv, .jsonl or .parquet", metavar="FILE")
+    validation_file: list[str] | None = flag(
+        None, "data to evaluate on; of several, name=path each", nargs="+", metavar="FILE"
+    )
+    test_file: str | None = flag(None, "data to predict; its labels are not read", metavar="FILE")
+    dataset_name: str | None = flag(None, "a data set of the hub, or a folder of save_to_disk", metavar="NAME")
+    dataset_config_name: str | None = flag(None, "its configuration on the hub", metavar="NAME")
+    text_columns: list[str] | None = flag(
+        None,
+        "columns of the text, or of premise and hypothesis (default: guessed where the names are usual ones)",
+        "text_column",
+        nargs="+",
+        metavar="NAME",
+    )
+    label_column: str | None = flag(None, "column of the gold label (default: guessed)", metavar="NAME")
+    do_regression: bool = flag(False, "labels are scores, whole numbers too")
+
+
 @dataclass(frozen=True)
 class DataSettings:
-    """Which data, and how it becomes tokens."""
+    """How text becomes tokens."""
 
-    title: ClassVar[str] = "data"
-    task_name: str | None = flag(None, "a GLUE task in any letter case: cola sst-2 mrpc sts-b qqp mnli qnli rte wnli")
-    data_dir: str | None = flag(None, "folder with the task's TSV files (default: nyu-mll/glue from the hub)")
+    title: ClassVar[str] = "tokens"
     max_seq_length: int = flag(128, "tokens per pair; longer ones are truncated", "max_seq_len", type=positive_int)
     overwrite_cache: bool = flag(False, "tokenise again although the cache has it")
 
@@ -144,7 +191,7 @@ class StageSettings:
     title: ClassVar[str] = "what to do"
     do_train: bool = flag(False, "fine-tune on the train split")
     do_eval: bool = flag(False, "evaluate on every dev split")
-    do_predict: bool = flag(False, "write the test predictions that the GLUE server takes")
+    do_predict: bool = flag(False, "write the predictions of the test splits")
     dry_run: bool = flag(False, "run two batches of everything in a scratch folder, then stop")
     max_train_samples: int | None = flag(
         None, "train on a seeded random sample of this many examples", type=positive_int
@@ -153,6 +200,12 @@ class StageSettings:
         None, "evaluate on a seeded random sample of this many examples of each dev split", type=positive_int
     )
     selection: str | None = flag(None, "train on the rows and weights of this selection.npz", metavar="FILE")
+    challenge: list[str] | None = flag(
+        None,
+        "labelled files with a column `group` to evaluate on as well, name=path each: accuracy by group",
+        nargs="+",
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True)
@@ -271,8 +324,14 @@ class OutputSettings:
 
 @dataclass(frozen=True)
 class RunSettings(
-    OutputSettings, DynamicsSettings, ObjectiveSettings, TrainingSettings, StageSettings, InferenceSettings
-):
+    OutputSettings,
+    DynamicsSettings,
+    ObjectiveSettings,
+    TrainingSettings,
+    StageSettings,
+    SourceSettings,
+    InferenceSettings,
+):  # fmt: skip
     """Everything that a training script can be told."""
 
     def check(self) -> None:
@@ -293,6 +352,8 @@ class RunSettings(
         for name in ("selection", "max_train_samples", "record_dynamics", "dfr"):
             if getattr(self, name) and not self.do_train:
                 raise InputError(f"--{name} needs --do_train")
+        if self.challenge and not self.do_eval:
+            raise InputError("--challenge needs --do_eval")
         self._check_objective()
 
     def _check_objective(self) -> None:
@@ -308,10 +369,9 @@ class RunSettings(
             raise InputError("--dry_run: the teacher of conf_reg would have to be trained first; give --teacher_path")
 
 
-def add_run_flags(parser: argparse.ArgumentParser, *, default_task: str | None = None) -> None:
-    """All flags of a training script; the task must be named where it has no default."""
-    required = ("output_dir",) if default_task else ("output_dir", "task_name")
-    add_flags(parser, RunSettings, required=required, task_name=default_task)
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """All flags of a training script."""
+    add_flags(parser, RunSettings, required=("output_dir",))
 
 
 def add_data_pct(group) -> None:

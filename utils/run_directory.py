@@ -19,8 +19,8 @@ EXPLORER_FILE = "explorer.html"  # what explore.py writes; a report in the same 
 
 # Arguments that do not change what a run computes: an interrupted run may be continued with other values.
 FREE_ARGUMENTS = frozenset(
-    "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir selection logging_steps save_steps "
-    "save_total_limit report_to dry_run tokens_per_micro_batch".split()
+    "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir train_file validation_file test_file dataset_name "
+    "challenge selection logging_steps save_steps save_total_limit report_to dry_run tokens_per_micro_batch".split()
 )
 
 

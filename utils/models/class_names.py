@@ -24,6 +24,8 @@ _SYNONYMS = {
     "not_entailed": NOT_ENTAILMENT, "non_entailed": NOT_ENTAILMENT, "no_entailment": NOT_ENTAILMENT,
 }  # fmt: skip
 
+MAX_PERMUTED = 5  # classes whose orders are all tried: 120 of them
+
 # Orders in circulation that --diagnose and the warnings call by name.
 KNOWN_ORDERS = {
     "GLUE TSV readers": (CONTRADICTION, ENTAILMENT, NEUTRAL),
@@ -39,11 +41,14 @@ def canonical(name: str) -> str:
     return _SYNONYMS.get(name, name)
 
 
-def stated_names(id2label: dict | None) -> tuple[str, ...] | None:
-    """The class names that a config states, by class number; None where it only says LABEL_0, LABEL_1, ..."""
+def stated_names(id2label: dict | None, labels: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """The class names that a config states, by class number; None where it only says LABEL_0, LABEL_1, ..., or bare numbers
+    that are not themselves the names of the labels."""
     if not id2label:
         return None
     names = tuple(str(id2label[key]) for key in sorted(id2label, key=int))
+    if labels and sorted(names) == sorted(labels):
+        return names
     if all(name.upper() == f"LABEL_{i}" or name == str(i) for i, name in enumerate(names)):
         return None
     return names
@@ -87,16 +92,31 @@ def score_orders(outputs: np.ndarray, gold: np.ndarray, labels: tuple[str, ...])
     """Accuracy under every possible naming of a model's outputs, best first.
 
     outputs: int64 (n,) argmax output number; gold: int64 (n,) index into `labels`. Returns (names by output number,
-    accuracy) for all C! orders.
+    accuracy) for all C! orders; of more than 5 classes for the stated one, the best and the second best.
     """
     classes = len(labels)
     confusion = np.zeros((classes, classes), dtype=np.int64)  # output x gold
     np.add.at(confusion, (outputs, gold), 1)
     scored = []
-    for order in itertools.permutations(range(classes)):
+    few = classes <= MAX_PERMUTED
+    for order in itertools.permutations(range(classes)) if few else _best_orders(confusion):
         right = sum(confusion[output, label] for output, label in enumerate(order))
         scored.append((tuple(labels[label] for label in order), right / len(gold)))
     return sorted(scored, key=lambda item: -item[1])
+
+
+def _best_orders(confusion: np.ndarray) -> list[tuple[int, ...]]:
+    """The stated order, the best, and the best of those that differ from it: each forbids one of its choices."""
+    from scipy.optimize import linear_sum_assignment
+
+    best = linear_sum_assignment(-confusion)[1]
+    others = []
+    for output, label in enumerate(best):
+        forbidden = -confusion.astype(np.float64)
+        forbidden[output, label] = confusion.sum() + 1
+        others.append(linear_sum_assignment(forbidden)[1])
+    second = max(others, key=lambda order: confusion[range(len(order)), order].sum())
+    return list(dict.fromkeys(tuple(map(int, order)) for order in (range(len(best)), best, second)))
 
 
 def clear_winner(scored: list, n: int) -> tuple[str, ...] | None:

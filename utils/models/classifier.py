@@ -80,7 +80,7 @@ def load_classifier(
         raise InputError("give --model_name_or_path, or --config_name to start from random weights")
     hub = {"cache_dir": settings.cache_dir, "revision": settings.model_revision}
     config = from_pretrained(AutoConfig, settings.config_name or source, **hub)
-    stated = naming.stated_names(getattr(config, "id2label", None))
+    stated = naming.stated_names(getattr(config, "id2label", None), labels)
     config.num_labels = max(len(labels), 1)
     config.problem_type = "single_label_classification" if labels else "regression"
     torch.manual_seed(seed)

@@ -24,11 +24,13 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class _Found:
-    """A finished run. name: its folder, relative to the one that was asked for. data: fingerprint of each split."""
+    """A finished run. name: its folder, relative to the one that was asked for. dev: names of its dev accuracies. data:
+    fingerprint of each split."""
 
     name: str
     result: Result
-    task: Task
+    task: str
+    dev: tuple[str, ...]
     data: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, object], ...]
 
@@ -56,8 +58,7 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     for what in ("data", "settings"):
         found, unlike = keep_alike(found, lambda run, what=what: getattr(run, what), what, lambda run: run.name)
         problems += unlike
-    task = found[0].settings[0][1] if found else ""
-    dev = [split.short for split in found[0].task.dev.values()] if found else []
+    task, dev = (found[0].task, found[0].dev) if found else ("", ())
     results = [run.result for run in found]
     return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
 
@@ -84,7 +85,8 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
     run = Fields(read_json(path / RUN_FILE), f"{name}/{RUN_FILE}")
     found = Fields(read_json(path / RESULTS_FILE), f"{name}/{RESULTS_FILE}")
     arguments, train, selection = run.part("arguments"), found.part("train"), found.part("selection")
-    task = get_task(arguments.text("task_name"))
+    given = arguments.text("task_name", optional=True)
+    dev = _dev_scores(found, get_task(given) if given else None)
     n, m = selection.count("n", least=1), selection.count("m", least=1)
     objective = found.part("objective", optional=True)
     strategy, share, budget = _arm(arguments, train, selection)
@@ -105,15 +107,15 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
         budget=budget,
         seed=arguments.count("seed"),
         m=m,
-        scores=_dev_scores(found, task) | _group_scores(found) | _challenge_scores(path, challenges),
+        scores=dev | _group_scores(found) | _challenge_scores(path, challenges),
         cost=(train.count("examples") + FORWARD * train.count("probed")) / n
         + (objective.number("teacher_epochs", optional=True) or 0.0),
         seconds=train.number("seconds"),
         subset=_subset(path / CARD_FILE, name),
-        collapsed=_is_constant(path / f"predictions_{next(iter(task.dev))}.tsv"),
+        collapsed=_is_constant(path / f"predictions_{found.part('eval').names[0]}.tsv"),
         identity={key: str(value) for key, value in identity.items() if value is not None},
     )
-    return _Found(name, result, task, data, tuple(settings.items()))
+    return _Found(name, result, given or found.text("task"), tuple(dev), data, tuple(settings.items()))
 
 
 def _arm(arguments: Fields, train: Fields, selection: Fields) -> tuple[str, float, str]:
@@ -154,11 +156,14 @@ def _model(path: Path, name: str, paths: list[Path]) -> str | None:
         path, name = before, before.name
 
 
-def _dev_scores(found: Fields, task: Task) -> dict[str, float]:
-    """The headline metric on each dev split."""
+def _dev_scores(found: Fields, task: Task | None) -> dict[str, float]:
+    """The headline metric on each dev split: of a task with a record, under the names of the record; else the metric that
+    stands first, under the names of the splits."""
     splits = found.part("eval")
     if not splits.names:
         raise InputError(f"{found.file}: eval is empty; it is not a training run with --do_eval")
+    if task is None:
+        return {name: facts.number(facts.names[0]) for name, facts in splits.parts().items() if facts.names}
     return {split.short: splits.part(name).number(f"eval_{task.metrics[0]}") for name, split in task.dev.items()}
 
 

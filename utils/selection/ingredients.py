@@ -25,9 +25,19 @@ from utils.command_line import positive_float, positive_int
 from utils.costs import FORWARD
 from utils.data.hub import from_pretrained
 from utils.data.pooling import choose_pooling
+from utils.data.sources import data_name
 from utils.errors import EXIT_BAD_INPUT, InputError, Interrupted, RunFailed, StopSignal
 from utils.files import file_sha256, read_json, write_json
-from utils.flags import DataSettings, DeviceSettings, ModelSettings, RunSettings, TrainingSettings, flag, words_of
+from utils.flags import (
+    DataSettings,
+    DeviceSettings,
+    ModelSettings,
+    RunSettings,
+    SourceSettings,
+    TrainingSettings,
+    flag,
+    words_of,
+)  # fmt: skip
 from utils.run_directory import RESULTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -119,7 +129,7 @@ class InputMaker:
         out = self.folder / "clusters"
         words = [
             "cluster_embeddings.py", "--embedding_path", embeddings,
-            *words_of(self.settings, DataSettings, leave_out=("max_seq_length", "overwrite_cache")),
+            *words_of(self.settings, SourceSettings),
             "--num_clusters", self.making.num_clusters, "--num_seeds", 1, "--random_state", self.seed,
         ]  # fmt: skip
         self._run(words, out, done=out / "clusters.json", reads=[embeddings], main_only=True)
@@ -181,7 +191,7 @@ class InputMaker:
 
     def _features(self, name: str, model, kind: str, pooling: str) -> Path:
         out = self.folder / name
-        path = out / f"{kind}_{self._task}_train.npy"
+        path = out / f"{kind}_{data_name(self.settings)}_train.npy"
         more = ["--logits"] if kind == "logits" else []
         words = ["get_embeddings.py", "--model_name_or_path", model, *self._data_words()]
         words += ["--pooling", pooling, *more]
@@ -198,14 +208,8 @@ class InputMaker:
         config = from_pretrained(AutoConfig, source, cache_dir=settings.cache_dir, revision=settings.model_revision)
         return choose_pooling(config, "auto")
 
-    @property
-    def _task(self) -> str:
-        from utils.data.tasks import get_task
-
-        return get_task(self.settings.task_name).name
-
     def _data_words(self) -> list[str]:
-        words = words_of(self.settings, DataSettings, DeviceSettings, leave_out=("overwrite_cache",))
+        words = words_of(self.settings, SourceSettings, DataSettings, DeviceSettings, leave_out=("overwrite_cache",))
         return words + (["--cache_dir", self.settings.cache_dir] if self.settings.cache_dir else [])
 
     # --------------------------------------------------------------------------------------------------------- processes

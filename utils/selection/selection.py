@@ -112,7 +112,7 @@ class Selection:
             raise InputError(
                 f"{path}: made for other data: it refers to {self.n_total} rows with fingerprint "
                 f"{self.fingerprint[:12]}, but {examples.source} has {len(examples)} rows with fingerprint "
-                f"{examples.fingerprint[:12]}; select again from this --data_dir"
+                f"{examples.fingerprint[:12]}; select again from this data"
             )
 
     def take(self, positions, **provenance) -> "Selection":

@@ -16,12 +16,14 @@ from tqdm import tqdm
 from utils.command_line import data_fraction, positive_float, positive_int, seed_number
 from utils.costs import FORWARD
 from utils.data.challenge import ChallengeRun
-from utils.data.examples import load_split
-from utils.data.tasks import get_task
+from utils.data.examples import Examples
+from utils.data.grouped import read_grouped
+from utils.data.sources import data_name, open_data
 from utils.errors import InputError
 from utils.files import file_sha256, read_json, write_json
 from utils.flags import (
     OBJECTIVE_FLAGS,
+    PLACES,
     DataSettings,
     DeviceSettings,
     DynamicsSettings,
@@ -29,6 +31,7 @@ from utils.flags import (
     ObjectiveSettings,
     OutputSettings,
     RunSettings,
+    SourceSettings,
     StageSettings,
     TrainingSettings,
     flag,
@@ -48,7 +51,7 @@ from utils.training.schemes import SCHEMES
 PLAN_FILE = "sweep.json"
 # Flags of run_glue.py that a sweep decides for each run.
 DECIDED = (
-    "output_dir", "data_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "dry_run", "selection",
+    "output_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "dry_run", "selection",
     "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics", "objective", "dfr",
 )  # fmt: skip
 TRIAL_STEPS, TRIAL_EVAL_ROWS = 2, 64  # of the run that shows the speed, and whether the flags work
@@ -115,36 +118,33 @@ class Sweep:
         self.settings, self.files, self.making = settings, files, making
         self.challenges, self.plugin = challenges, plugin
         self.out = Path(run.output_dir)
-        self.task = get_task(run.task_name)
+        data = open_data(run, cache_dir=run.cache_dir)
         self.runs = grid(settings.strategies, settings.data_pcts, list(settings.seeds), settings.budget)
         self.shared_words = words_of(
-            run, ModelSettings, DataSettings, DeviceSettings, StageSettings, TrainingSettings, DynamicsSettings,
-            OutputSettings, leave_out=DECIDED,
+            run, ModelSettings, SourceSettings, DataSettings, DeviceSettings, StageSettings, TrainingSettings,
+            DynamicsSettings, OutputSettings, leave_out=(*DECIDED, *PLACES),
         )  # fmt: skip
-        self.identity = self._check_folder(run)
+        self.grouped = read_grouped(run.challenge, data.task)
+        self.identity = self._check_folder(data.load("train"), run)
         if settings.pool_size:
-            if not run.data_dir:
-                raise InputError("--pool_size samples a TSV file: give --data_dir")
-            pool = make_pool(self.task, Path(run.data_dir), settings.pool_size, self.out / "pool")
-            run = dataclasses.replace(run, data_dir=str(pool))
-        self.run_settings = run
-        train = self._load("train")
+            run = make_pool(data, run, settings.pool_size, self.out / "pool")
+            data = open_data(run, cache_dir=run.cache_dir)
+        self.run_settings, self.data = run, data
+        self.place_words = words_of(run, SourceSettings, StageSettings, only=PLACES)
+        train = data.load("train")
         self.n, self.fingerprint = len(train), train.fingerprint
         self.full_steps = math.ceil(run.num_train_epochs * math.ceil(self.n / run.examples_per_step))
 
     # ------------------------------------------------------------------------------------------------------------- plan
-    def _load(self, split: str):
-        run = self.run_settings
-        return load_split(self.task, split, data_dir=run.data_dir, cache_dir=run.cache_dir)
-
-    def _check_folder(self, run: RunSettings) -> dict:
-        """What all runs of one folder must have in common. Strategies, shares and seeds may be added to it."""
-        source = load_split(self.task, "train", data_dir=run.data_dir, cache_dir=run.cache_dir)
+    def _check_folder(self, source: Examples, run: RunSettings) -> dict:
+        """What all runs of one folder must have in common; source: all training examples. Strategies, shares and seeds may
+        be added to it."""
         identity = {
             "flags": [*self.shared_words, *words_of(run, ObjectiveSettings, leave_out=DECIDED)],
             "data": {"n": len(source), "fingerprint": source.fingerprint},
             "pool_size": self.settings.pool_size,
-            "challenge sets": [challenge.identity for challenge in self.challenges],
+            "challenge sets": [challenge.identity for challenge in self.challenges]
+            + [{"name": grouped.name, "fingerprint": grouped.fingerprint} for grouped in self.grouped],
             "selector": dataclasses.asdict(self.making),
             "inputs": {name: _hashes(paths) for name, paths in self.files.items().items() if paths},
             "looks": look_plan(self.runs, self.settings.looks, self.settings.smallest),
@@ -182,8 +182,7 @@ class Sweep:
     def job(self, run: Run) -> Job:
         settings, folder = self.run_settings, self.out / "runs" / run.name
         words = ["--do_train", "--do_eval", *self.shared_words, "--seed", str(run.seed), "--output_dir", str(folder)]
-        if settings.data_dir:
-            words += ["--data_dir", str(settings.data_dir)]
+        words += self.place_words
         trained = budget(self.n, data_pct=run.data_pct) * settings.num_train_epochs
         if run.budget == "steps":
             words += ["--max_steps", str(self.full_steps)]
@@ -208,7 +207,7 @@ class Sweep:
             tuple(commands),
             cost,
             first,
-            () if keep else (folder / "model.safetensors", *_teacher_files(folder, self.task.name)),
+            () if keep else (folder / "model.safetensors", *_teacher_files(folder, data_name(settings))),
         )
 
     def _choice_words(self, run: Run) -> list[str]:
@@ -229,18 +228,20 @@ class Sweep:
     def explorer_words(self) -> list[str]:
         """The flags of explore.py for this sweep: its shared inputs, and each strategy's first choice of the smallest
         share."""
-        run, found = self.run_settings, self.files.items()
+        found = self.files.items()
         for arm in self._chosen:
             found |= self._inputs(split_arm(arm)[0], make=False)[0]
         found = {field.name: found[field.name] for field in dataclasses.fields(KnownFiles)}
-        found |= {"task_name": run.task_name, "data_dir": run.data_dir, "cache_dir": run.cache_dir}
+        found["cache_dir"] = self.run_settings.cache_dir
         first: dict[str, str] = {}
         for chosen in sorted(self.runs, key=lambda chosen: (chosen.data_pct, chosen.seed)):
             path = self.out / "runs" / chosen.name / "selection.npz"
             if path.exists():
                 first.setdefault(chosen.strategy, str(path))
         found |= {"selection": [*first.values()], "output_dir": str(self.out / "report")}
-        return _flags({name: value for name, value in found.items() if value})
+        return words_of(self.run_settings, SourceSettings) + _flags(
+            {name: value for name, value in found.items() if value}
+        )
 
     def _objective_words(self, objective: str) -> list[str]:
         """The flags that say what a run minimises, or that it is dfr, with those of the sweep that it reads."""
@@ -254,8 +255,9 @@ class Sweep:
     def _eval_rows(self) -> int:
         """Examples that each run is evaluated on."""
         most = self.run_settings.max_eval_samples
-        lengths = [len(self._load(name)) for name in self.task.dev]
-        return sum(min(n, most or n) for n in lengths) + sum(challenge.num_examples for challenge in self.challenges)
+        lengths = [len(self.data.load(name)) for name in self.data.task.dev]
+        lengths = [min(n, most or n) for n in lengths] + [len(grouped.examples) for grouped in self.grouped]
+        return sum(lengths) + sum(challenge.num_examples for challenge in self.challenges)
 
     def jobs(self, shard: tuple[int, int] | None = None) -> list[Job]:
         """The jobs in the order in which they are done; shard: (i, k), the i-th of k parts."""
@@ -349,7 +351,7 @@ class Sweep:
         folder = self.out / FOLDER / "trial"
         words = ["--do_train", "--do_eval", *self.shared_words, "--output_dir", str(folder), "--overwrite_output_dir"]
         words += ["--max_steps", str(TRIAL_STEPS), "--max_eval_samples", str(TRIAL_EVAL_ROWS)]
-        words += ["--data_dir", str(self.run_settings.data_dir)] if self.run_settings.data_dir else []
+        words += self.place_words
         tried = subprocess.run([sys.executable, str(ROOT / "run_glue.py"), *words], capture_output=True, text=True)
         if tried.returncode:
             lines = tried.stderr.strip().splitlines() or ["no message"]

@@ -73,13 +73,14 @@ def _write_predictions(path, task: Task, rows, gold, predictions, logits) -> Non
 
 
 def write_server_file(session: Session, examples: Examples, data: Encoded, folder: Path) -> None:
-    """Write the TSV that gluebenchmark.com takes: index and prediction, class names as the task spells them."""
+    """Write index and prediction, class names as the task spells them: for GLUE, what gluebenchmark.com takes."""
     task = examples.task
     logits = session.predict(data, description=f"predicting {examples.split}")
     if not session.processes.main:
         return
     if task.regression:
-        answers = [f"{min(max(value, 0.0), 5.0):.3f}" for value in logits[:, 0]]  # STS-B scores lie in [0, 5]
+        scores = logits[:, 0].clip(*task.score_range) if task.score_range else logits[:, 0]
+        answers = [f"{value:.3f}" for value in scores]
     else:
         answers = [task.server_labels[i] for i in logits.argmax(1)]
     lines = ["index\tprediction", *(f"{i}\t{answer}" for i, answer in enumerate(answers))]

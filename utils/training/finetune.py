@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.command_line import setup_logging
-from utils.data.examples import Examples, load_split
-from utils.data.tasks import Task, get_task
+from utils.data.examples import Examples
+from utils.data.sources import Data, open_data
+from utils.data.tasks import Task
 from utils.data.tokens import Encoded
 from utils.errors import InputError
 from utils.files import folder_lock, scratch_directory, write_json
@@ -30,6 +31,7 @@ from utils.selection.data_map import plot_data_map
 from utils.selection.dynamics import Dynamics
 from utils.selection.selection import Selection, random_ranking
 from utils.training.batches import UniformBatches
+from utils.training.challenges import evaluate_challenge, read_challenges
 from utils.training.checkpoint import Checkpoints
 from utils.training.evaluate import add_to_eval_log, evaluate, write_server_file
 from utils.training.group_dro import GroupDro
@@ -129,10 +131,12 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
     )
     # Everything that can be wrong with the input is looked at before a model is loaded or a file is written.
     check_tracker(settings.report_to)
-    task = get_task(settings.task_name)
+    data = open_data(settings, cache_dir=settings.cache_dir)
+    task = data.task
     if settings.record_dynamics and task.regression:
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
-    examples = _read(settings, task)
+    examples = _read(settings, data)
+    challenges = read_challenges(settings, task)
     selection = _choose(settings, examples["train"], choice) if settings.do_train else None
     shortcut = find_shortcut(settings, examples["train"], selection, folder) if selection else Shortcut()
     session = _open(settings, task, processes)
@@ -142,6 +146,8 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
     if not session.classifier.named:
         _settle_names(run)
     facts = {"data": {name: {"n": len(split), "fingerprint": split.fingerprint} for name, split in examples.items()}}
+    if challenges:
+        facts["challenge sets"] = {challenge.name: challenge.fingerprint for challenge in challenges}
     if selection:
         facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
     if shortcut.facts:
@@ -153,6 +159,8 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         results |= _train_and_save(run, selection, choice, shortcut)
     for name in task.dev if settings.do_eval else ():
         results["eval"][name] = _evaluate(run, name, folder=run.folder)
+    if challenges:
+        results["challenge"] = {c.name: evaluate_challenge(session, task, c, run.folder) for c in challenges}
     for name in task.test if settings.do_predict else ():
         write_server_file(session, examples[name], run.data[name], run.folder)
     results["seconds"] = round(time.perf_counter() - started, 2)
@@ -167,12 +175,17 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
 
 
 # ------------------------------------------------------------------------------------------------- before the training
-def _read(settings: RunSettings, task: Task) -> dict[str, Examples]:
-    """The splits that the run needs, by name."""
+def _read(settings: RunSettings, data: Data) -> dict[str, Examples]:
+    """The splits that the run needs, by name. Raises InputError where the data set has none of a kind."""
     names = ["train"] if settings.do_train else []
-    names += [*task.dev] if settings.do_eval else []
-    names += [*task.test] if settings.do_predict else []
-    return {name: load_split(task, name, data_dir=settings.data_dir, cache_dir=settings.cache_dir) for name in names}
+    for wanted, flag, of_kind in (
+        (settings.do_eval, "--do_eval needs --validation_file", data.task.dev),
+        (settings.do_predict, "--do_predict needs --test_file", data.task.test),
+    ):
+        if wanted and not of_kind:
+            raise InputError(f"{flag}: the data set {data.task.name} has {', '.join(data.splits)}")
+        names += [*of_kind] if wanted else []
+    return {name: data.load(name) for name in names}
 
 
 def _choose(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
@@ -363,6 +376,11 @@ def _print_summary(run: Run, results: dict) -> None:
             shorts = "/".join(task.dev[name].short for name in results["eval"])
             values = " / ".join(f"{100 * m[f'eval_{metric}']:.5f}" for m in results["eval"].values())
             print(f"{shorts} eval_{metric}: {values}")
+    for name, found in results.get("challenge", {}).items():
+        print(
+            f"{name} by group: worst {100 * found['worst_group']:.2f}, mean {100 * found['mean_over_groups']:.2f}, accuracy "
+            f"{100 * found['accuracy']:.2f}"
+        )
     if run.settings.do_predict:
-        print("for the GLUE server: " + ", ".join(task.test[name].server for name in task.test))
+        print("test predictions: " + ", ".join(task.test[name].server for name in task.test))
     print(f"everything is in {run.folder}")
