@@ -14,6 +14,7 @@ import hashlib
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
 from utils.flags import InferenceSettings, add_flags, settings_from
+from utils.settings import add_no_ops
 
 
 def add_args(parser) -> None:
@@ -46,8 +47,9 @@ def add_args(parser) -> None:
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_flags(parser, InferenceSettings, required=("task_name",))
     add_args(parser)
+    add_flags(parser, InferenceSettings, required=("task_name",))
+    add_no_ops(parser)
     args = parse_args(parser, argv)
     if args.layer is not None and args.pooling == "pooler":
         parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")

@@ -24,6 +24,7 @@ def main(argv=None) -> None:
     parser.add_argument(
         "--published", action="store_true", help="set the numbers published for ALBERT-base-v1 beside ours"
     )
+    parser.add_argument("--brief", action="store_true", help="print the overview alone")
     args = parse_args(parser, argv)
 
     from pathlib import Path
@@ -32,6 +33,7 @@ def main(argv=None) -> None:
     from utils.files import folder_lock
     from utils.report.recorded import read_csv
     from utils.report.run_folders import load_runs
+    from utils.report.tables import overview
     from utils.report.write import write_report
 
     source = Path(args.runs)
@@ -42,7 +44,7 @@ def main(argv=None) -> None:
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))
     with folder_lock(out):
         text = write_report(runs, out, published=args.published)
-    print(text)
+    print(overview(runs).markdown() if args.brief else text)
     print(f"the page to open: {out / 'report.html'}")
 
 

@@ -26,6 +26,7 @@ from utils.errors import InputError, RunFailed, run_script
 from utils.flags import RunSettings, add_flags, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
 from utils.selection.ingredients import MakerSettings
+from utils.settings import add_no_ops
 from utils.sweep.plan import DECIDED, Sweep, SweepSettings
 
 OWN = ("output_dir", "data_dir")  # of DECIDED, what the sweep itself is told
@@ -47,7 +48,8 @@ def main(argv=None) -> None:
     add_plugin_flag(parser)
     add_flags(parser, InputFiles)
     add_flags(parser, MakerSettings)
-    add_flags(parser, RunSettings, required=("output_dir",), task_name="MNLI")
+    add_flags(parser, RunSettings, required=("output_dir",), fold=True, task_name="MNLI")
+    add_no_ops(parser)
     args = parse_args(parser, argv)
     decided = [name for name in DECIDED if name not in (*OWN, "do_train", "do_eval")]
     for name in decided:
@@ -69,7 +71,9 @@ def main(argv=None) -> None:
     for name, why in failed.items():
         print(f"failed: {name}: {why}")
     if args.shard is None or sweep.finished:
-        status = subprocess.run([sys.executable, Path(__file__).with_name("report.py"), args.output_dir]).returncode
+        status = subprocess.run(
+            [sys.executable, Path(__file__).with_name("report.py"), args.output_dir, "--brief"]
+        ).returncode
         if status:
             raise RunFailed(f"report.py ended with status {status}; its own message is above")
     if failed:
@@ -81,7 +85,7 @@ def main(argv=None) -> None:
 def make_sweep(args) -> Sweep:
     """The sweep that the flags describe. Raises InputError where it cannot be done, or the folder holds another one."""
     from hans.challenge import hans_run
-    from utils.flags import DeviceSettings
+    from utils.flags import DeviceSettings, TrackerSettings
 
     settings, run = settings_from(SweepSettings, args), settings_from(RunSettings, args)
     if settings.hans_per_subcase and not settings.hans_dir:
@@ -93,7 +97,7 @@ def make_sweep(args) -> Sweep:
             per_subcase=settings.hans_per_subcase,
             max_seq_length=run.max_seq_length,
             cache_dir=run.cache_dir,
-            device_flags=words_of(run, DeviceSettings, leave_out=("per_device_eval_batch_size",)),
+            device_flags=words_of(run, DeviceSettings, TrackerSettings, leave_out=("per_device_eval_batch_size",)),
         )
         challenges = (hans,)
     files, making = settings_from(InputFiles, args), settings_from(MakerSettings, args)

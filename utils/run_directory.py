@@ -19,7 +19,7 @@ CARD_FILE = "selection.json"  # what is in the chosen examples
 # Arguments that do not change what a run computes: an interrupted run may be continued with other values.
 FREE_ARGUMENTS = frozenset(
     "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir selection logging_steps save_steps "
-    "save_total_limit report_to dry_run tokens_per_micro_batch".split()
+    "save_total_limit logging_strategy logging_first_step report_to run_name project logging_dir disable_tqdm dry_run tokens_per_micro_batch".split()
 )
 
 
@@ -28,7 +28,7 @@ OWNED_FILES = (
     "log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "selection.npz", CARD_FILE, "predictions_*.tsv",
     "eval_results_*.txt",
 )  # fmt: skip
-OWNED_FOLDERS = ("checkpoints", "dynamics", ".saving", "tensorboard")
+OWNED_FOLDERS = ("checkpoints", "dynamics", ".saving", "tensorboard", "wandb")
 # A saved model with its tokenizer, as `save_pretrained` of transformers names the files.
 MODEL_FILES = (
     "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "pytorch_model.bin",

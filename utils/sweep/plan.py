@@ -28,10 +28,12 @@ from utils.flags import (
     OutputSettings,
     RunSettings,
     StageSettings,
+    TrackerSettings,
     TrainingSettings,
     flag,
     words_of,
 )  # fmt: skip
+from utils.moments import MomentSettings
 from utils.run_directory import RESULTS_FILE
 from utils.selection.choosing import InputFiles
 from utils.selection.ingredients import FOLDER, ROOT, InputMaker, MakerSettings
@@ -46,7 +48,7 @@ PLAN_FILE = "sweep.json"
 # Flags of run_glue.py that a sweep decides for each run.
 DECIDED = (
     "output_dir", "data_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "dry_run", "selection",
-    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics",
+    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics", "run_name", "logging_dir",
 )  # fmt: skip
 TRIAL_STEPS, TRIAL_EVAL_ROWS = 2, 64  # of the run that shows the speed, and whether the flags work
 
@@ -99,8 +101,8 @@ class Sweep:
         self.task = get_task(run.task_name)
         self.runs = grid(settings.strategies, settings.data_pcts, list(settings.seeds), settings.budget)
         self.shared_words = words_of(
-            run, ModelSettings, DataSettings, DeviceSettings, StageSettings, TrainingSettings, DynamicsSettings,
-            OutputSettings, leave_out=DECIDED,
+            run, ModelSettings, DataSettings, DeviceSettings, StageSettings, MomentSettings, TrainingSettings,
+            DynamicsSettings, OutputSettings, TrackerSettings, leave_out=DECIDED,
         )  # fmt: skip
         self.identity = self._check_folder(run)
         if settings.pool_size:
