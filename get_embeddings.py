@@ -16,6 +16,7 @@ from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
 from utils.flags import InferenceSettings, SourceSettings, add_flags, name_data, settings_from
+from utils.settings import add_no_ops
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ def add_args(parser) -> None:
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
+    add_args(parser)
     add_flags(parser, SourceSettings)
     add_flags(parser, InferenceSettings)
-    add_args(parser)
+    add_no_ops(parser)
     args = parse_args(parser, argv)
     name_data(args)
     if args.layer is not None and args.pooling == "pooler":

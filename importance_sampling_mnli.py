@@ -39,7 +39,7 @@ def main(argv=None) -> None:
         "--replacement", action="store_true", help="rs2: draw each epoch's subset independently of the others"
     )
     add_flags(parser, MakerSettings)
-    add_run_flags(parser)
+    add_run_flags(parser, fold=True)
     args = parse_args(parser, argv)
     name_data(args, "MNLI")
     check(parser, args)

@@ -30,6 +30,7 @@ def main(argv=None) -> None:
         default="random",
         help="what differences are from: random at the same share, or the runs on everything",
     )
+    parser.add_argument("--brief", action="store_true", help="print the overview alone")
     args = parse_args(parser, argv)
 
     from pathlib import Path
@@ -38,6 +39,7 @@ def main(argv=None) -> None:
     from utils.files import folder_lock
     from utils.report.recorded import read_csv
     from utils.report.run_folders import load_runs
+    from utils.report.tables import overview
     from utils.report.write import write_report
 
     source = Path(args.runs)
@@ -48,7 +50,7 @@ def main(argv=None) -> None:
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))
     with folder_lock(out):
         text = write_report(runs, out, published=args.published, against=args.against)
-    print(text)
+    print(overview(runs).markdown() if args.brief else text)
     print(f"the page to open: {out / 'report.html'}")
 
 

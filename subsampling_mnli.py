@@ -20,7 +20,7 @@ def main(argv=None) -> None:
     group = parser.add_argument_group("subset")
     add_data_pct(group)
     group.add_argument("--strategy", choices=("random", "stratified"), default="random", help="how rows are drawn")
-    add_run_flags(parser)
+    add_run_flags(parser, fold=True)
     args = parse_args(parser, argv)
     name_data(args)
 

@@ -33,6 +33,7 @@ from utils.errors import InputError, RunFailed, run_script
 from utils.flags import RunSettings, add_flags, name_data, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
 from utils.selection.ingredients import MakerSettings
+from utils.settings import add_no_ops
 from utils.sweep.jobs import Job
 from utils.sweep.looks import runs_so_far
 from utils.sweep.plan import DECIDED, Sweep, SweepSettings
@@ -59,7 +60,8 @@ def main(argv=None) -> None:
     add_flags(parser, SlurmSettings)
     add_flags(parser, InputFiles)
     add_flags(parser, MakerSettings)
-    add_flags(parser, RunSettings, required=("output_dir",))
+    add_flags(parser, RunSettings, required=("output_dir",), fold=True)
+    add_no_ops(parser)
     args = parse_args(parser, argv)
     name_data(args, "MNLI")
     decided = [name for name in DECIDED if name not in ("output_dir", "do_train", "do_eval")]
@@ -94,7 +96,9 @@ def main(argv=None) -> None:
         explorer = Path(__file__).with_name("explore.py")
         if subprocess.run([sys.executable, explorer, *sweep.explorer_words()]).returncode:
             print("note: the report has no explorer; why is said above")
-        status = subprocess.run([sys.executable, Path(__file__).with_name("report.py"), args.output_dir]).returncode
+        status = subprocess.run(
+            [sys.executable, Path(__file__).with_name("report.py"), args.output_dir, "--brief"]
+        ).returncode
         if status:
             raise RunFailed(f"report.py ended with status {status}; its own message is above")
     if failed:
@@ -139,7 +143,7 @@ def verdicts(out: Path) -> dict[str, list[str]]:
 def make_sweep(args) -> Sweep:
     """The sweep that the flags describe. Raises InputError where it cannot be done, or the folder holds another one."""
     from hans.challenge import hans_run
-    from utils.flags import DeviceSettings
+    from utils.flags import DeviceSettings, TrackerSettings
 
     settings, run = settings_from(SweepSettings, args), settings_from(RunSettings, args)
     if settings.hans_per_subcase and not settings.hans_dir:
@@ -151,7 +155,7 @@ def make_sweep(args) -> Sweep:
             per_subcase=settings.hans_per_subcase,
             max_seq_length=run.max_seq_length,
             cache_dir=run.cache_dir,
-            device_flags=words_of(run, DeviceSettings, leave_out=("per_device_eval_batch_size",)),
+            device_flags=words_of(run, DeviceSettings, TrackerSettings, leave_out=("per_device_eval_batch_size",)),
         )
         challenges = (hans,)
     files, making = settings_from(InputFiles, args), settings_from(MakerSettings, args)

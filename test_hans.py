@@ -6,7 +6,8 @@
 
 Pairs are encoded exactly as training encoded MNLI, classes are found by name (id2label, or --label_order), the argmax
 over the model's classes is taken first, and whatever is not entailment then counts as non-entailment. Writes
-hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval_results_hans.txt and hans.png.
+hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval_results_hans.txt, hans_report.txt (by
+heuristic, subcase and template; --verbose prints it) and hans.png.
 --diagnose also evaluates the checkpoint with the usual mistakes, so that a strange table can be traced to one.
 """
 
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import run_script
-from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, add_flags, settings_from
+from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, TrackerSettings, add_flags, settings_from
+from utils.settings import add_no_ops
 
 RESULTS = "hans_results.json"  # written last
-FIGURES, PLOT = "eval_results_hans.txt", "hans.png"
+FIGURES, REPORT, PLOT = "eval_results_hans.txt", "hans_report.txt", "hans.png"
 
 
 def add_args(parser) -> None:
@@ -48,7 +50,8 @@ def add_args(parser) -> None:
     group.add_argument(
         "--max_per_subcase", type=positive_int, help="evaluate on a seeded sample of this many pairs of each subcase"
     )
-    group.add_argument("--quiet", action="store_true", help="print heuristics only, not subcases and templates")
+    group.add_argument("--verbose", action="store_true", help="print the whole report: subcases and templates too")
+    group.add_argument("--quiet", action="store_true", help="accepted for compatibility: the summary is printed anyway")
     group.add_argument("--output_dir", required=True, help="where the predictions, results and the figure go")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace the HANS results there")
     group.add_argument("--overwrite_cache", action="store_true", help="tokenise again although the cache has it")
@@ -56,9 +59,10 @@ def add_args(parser) -> None:
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__)
-    add_flags(parser, ModelSettings)
     add_args(parser)
-    add_flags(parser, DeviceSettings)
+    for settings in (ModelSettings, DeviceSettings, TrackerSettings):
+        add_flags(parser, settings)
+    add_no_ops(parser)
     args = parse_args(parser, argv)
     if args.task_name.lower() != "hans":
         parser.error(f"--task_name {args.task_name}: this script evaluates HANS; run_glue.py evaluates GLUE tasks")
@@ -70,21 +74,24 @@ def main(argv=None) -> None:
     from utils.command_line import setup_logging
     from utils.files import folder_lock, refuse_finished
     from utils.models import distributed
+    from utils.training.trackers import chosen_trackers
 
+    trackers = chosen_trackers(settings_from(TrackerSettings, args))
     processes = distributed.start(use_cpu=args.use_cpu)
     setup_logging(main_process=processes.main)
     with folder_lock(args.output_dir, enabled=processes.main):
         refuse_finished(args.output_dir, RESULTS, args.overwrite_output_dir)
-        _evaluate(args, Path(args.output_dir), processes)
+        _evaluate(args, Path(args.output_dir), processes, trackers)
 
 
-def _evaluate(args, out: Path, processes) -> None:
+def _evaluate(args, out: Path, processes, trackers: list[str]) -> None:
     """Evaluate the checkpoint, write the files, print the report."""
     from hans import report
     from hans.data import PREDICTIONS, load_hans
     from hans.evaluation import Evaluation, format_diagnosis, open_nli_session
     from utils.files import write_json, write_text
     from utils.models import distributed
+    from utils.training.trackers import open_trackers
 
     data = load_hans(args.data_dir, cache_dir=args.cache_dir)
     if args.max_per_subcase:
@@ -111,7 +118,7 @@ def _evaluate(args, out: Path, processes) -> None:
             "max_per_subcase": args.max_per_subcase,
             "fingerprint": data.fingerprint,
         },
-        "files": [PREDICTIONS, FIGURES, PLOT],
+        "files": [PREDICTIONS, FIGURES, REPORT, PLOT],
         "warnings": warnings,
         "diagnosis": diagnosis,
     }
@@ -120,9 +127,13 @@ def _evaluate(args, out: Path, processes) -> None:
     flat = {key: results[key] for key in ("mean_non_entailed", "mean_entailed", "accuracy", "n")}
     flat |= {f"{h}_{label}": value for h, cell in results["by_heuristic"].items() for label, value in cell.items()}
     write_text(out / FIGURES, "".join(f"{key} = {value}\n" for key, value in flat.items()))
+    write_text(out / REPORT, report.format_report(results) + "\n")
     report.plot(results, out / PLOT, title=f"HANS: {args.model_name_or_path}")
+    with open_trackers(trackers, settings_from(TrackerSettings, args), out, vars(args)) as opened:
+        opened.log(0, {f"hans/{key}": value for key, value in flat.items() if value is not None})
+        opened.finish(0, results)
     write_json(out / RESULTS, results)
-    print(report.format_report(results, details=not args.quiet))
+    print(report.format_report(results, details=args.verbose))
     if diagnosis:
         print("\n" + format_diagnosis(diagnosis))
     for warning in warnings:

@@ -55,7 +55,7 @@ def hans_run(
     def flags(folder: Path) -> list[str]:
         words = ["--model_name_or_path", str(folder), "--output_dir", str(folder / FOLDER)]
         words += [] if hans_dir == HUB else ["--data_dir", str(hans_dir)]
-        words += ["--max_seq_length", str(max_seq_length), "--quiet", "--overwrite_output_dir"]
+        words += ["--max_seq_length", str(max_seq_length), "--overwrite_output_dir"]
         words += ["--max_per_subcase", str(per_subcase)] if per_subcase else []
         words += ["--cache_dir", cache_dir] if cache_dir else []
         return words + device_flags

@@ -53,9 +53,13 @@ def printed_commands():
 
 def help_of(script: str, capsys) -> str:
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-    with pytest.raises(SystemExit):
-        module.main(["--help"])
-    return capsys.readouterr().out
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit):
+            module.main([flag])
+        text = capsys.readouterr().out
+        if "--help_all" not in text:
+            break
+    return text
 
 
 def test_every_printed_flag_exists(capsys, monkeypatch):

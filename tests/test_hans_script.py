@@ -148,7 +148,7 @@ def test_everything_is_written_and_the_evaluator_agrees(folder, hans, capsys):
     out, printed = hans()
     found = results(out)
     assert {path.name for path in out.iterdir()} == {
-        "hans_predictions.txt", "hans_results.json", "eval_results_hans.txt", "hans.png",
+        "hans_predictions.txt", "hans_results.json", "eval_results_hans.txt", "hans_report.txt", "hans.png",
     }  # fmt: skip
     assert (out / "hans.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     evaluate_heur_output.main([str(out), "--json"])  # it finds the set by the record
@@ -158,14 +158,11 @@ def test_everything_is_written_and_the_evaluator_agrees(folder, hans, capsys):
     assert float(flat["mean_non_entailed"]) == found["mean_non_entailed"]
     assert float(flat["constituent_non-entailment"]) == found["by_heuristic"]["constituent"]["non-entailment"]
     assert found["data"]["n"] == N and found["data"]["fingerprint"] == load_hans(folder / "challenge").fingerprint
+    report = (out / "hans_report.txt").read_text()
     for subcase, value in found["by_subcase"].items():
-        assert re.search(rf"^{subcase} +(non-)?entailment +{value:.4f}$", printed, re.MULTILINE)
-
-
-def test_quiet_prints_heuristics_only_but_keeps_everything(hans):
-    out, printed = hans("--quiet")
-    assert "constituent" in printed and "subcase" not in printed and "template" not in printed
-    assert results(out)["by_template"] and results(out)["by_subcase"]
+        assert re.search(rf"^{subcase} +(non-)?entailment +{value:.4f}$", report, re.MULTILINE)
+    assert printed.startswith(report.partition("\n\nsubcase")[0]) and "template" not in printed
+    assert hans("--verbose")[1].startswith(report)
 
 
 @pytest.mark.parametrize("collapse", ["argmax", "sum"])

@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import os
 import sys
+import textwrap
 
 from utils.errors import EXIT_BAD_INPUT, InputError
 from utils.files import read_json
@@ -14,11 +16,26 @@ def setup_logging(*, main_process: bool = True) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
         level=logging.INFO if main_process else logging.ERROR,
-        stream=sys.stderr,
+        handlers=[_BesideBars(sys.stderr)],
         force=True,
     )
     for noisy in ("transformers", "datasets", "accelerate", "matplotlib", "fsspec", "urllib3", "filelock", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+class _BesideBars(logging.StreamHandler):
+    """Log lines above the progress bars: the bars are cleared for a line and drawn again below it."""
+
+    def emit(self, record):
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+def bars_wanted() -> bool:
+    """Whether to draw progress bars: on a terminal, unless --disable_tqdm (or TQDM_DISABLE) says otherwise."""
+    return sys.stderr.isatty() and not is_true(os.environ.get("TQDM_DISABLE", "0"))
 
 
 def parse_args(parser: argparse.ArgumentParser, argv=None) -> argparse.Namespace:
@@ -48,23 +65,99 @@ def command_line(parser: argparse.ArgumentParser, argv=None) -> list[str]:
     return words
 
 
+# Values of a boolean flag, as the Hugging Face scripts take them.
+TRUE, FALSE = frozenset("true t yes y 1".split()), frozenset("false f no n 0".split())
+
+
+def is_true(text: str) -> bool:
+    """Type of a boolean flag's value. Raises ArgumentTypeError for other words."""
+    if text.lower() not in TRUE | FALSE:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() in TRUE
+
+
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse without abbreviations (a mistyped flag is an error, not a guess) and with errors on one line."""
+    """argparse without abbreviations (a mistyped flag is an error, not a guess), with errors on one line, with values for
+    boolean flags (`--fp16 True`), and with groups of flags that `--help` only names and `--help_all` explains."""
 
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **kwargs)
+        self._folded = []
+
+    def fold(self, group) -> None:
+        """Let `--help` name the flags of this group at its end, without explaining them."""
+        if not self._folded:
+            self.add_argument("--help_all", action=_HelpAll, help="explain all flags")
+        self._folded.append(group)
+
+    def format_help(self) -> str:
+        """The help; without --help_all a short usage line, and the folded groups last."""
+        if not self._folded:
+            return super().format_help()
+        needed = [
+            f"{action.option_strings[0]} {action.metavar or action.dest.upper()}"
+            for action in self._actions
+            if action.required
+        ]
+        shared = ["shared with other scripts; --help_all explains them:"]
+        for group in self._folded:
+            names = " ".join(action.option_strings[0] for action in group._group_actions)
+            shared.append(
+                textwrap.fill(
+                    f"{group.title}: {group.description or names}",
+                    100,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                    break_on_hyphens=False,
+                )
+            )
+        before = self._action_groups, self.usage, self.epilog
+        self._action_groups = [group for group in self._action_groups if group not in self._folded]
+        self.usage, self.epilog = " ".join(["%(prog)s", *needed, "[flags]"]), "\n".join(shared)
+        try:
+            return super().format_help()
+        finally:
+            self._action_groups, self.usage, self.epilog = before
 
     def parse_args(self, args=None, namespace=None):
         """The arguments. An empty value, as of a shell variable that is not set, is an error: never the current folder."""
-        parsed = super().parse_args(args, namespace)
+        parsed = super().parse_args(self._switched(sys.argv[1:] if args is None else args), namespace)
         for name, value in vars(parsed).items():
             given = value if isinstance(value, list) else [value]
             if value != self.get_default(name) and (not given or "" in given):  # --name=-- gives an empty list
                 self.error(f"--{name} is empty; is a variable of the shell not set?")
         return parsed
 
+    def _switched(self, words) -> list[str]:
+        """The words with `--flag True` as `--flag` and without `--flag False`, for flags that take no value."""
+        kept: list[str] = []
+        for word in words:
+            name, equals, value = word.partition("=")
+            if not equals and kept:
+                name, value = kept[-1], word
+            action = self._option_string_actions.get(name)
+            if not (isinstance(action, argparse._StoreTrueAction) and value.lower() in TRUE | FALSE):
+                kept.append(word)
+                continue
+            kept = [
+                other for other in kept if self._option_string_actions.get(other) is not action
+            ]  # the last one counts
+            if is_true(value):
+                kept.append(name)
+        return kept
+
     def error(self, message):
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
+class _HelpAll(argparse.Action):
+    def __init__(self, *args, **options):
+        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser, *_):
+        parser._folded = []
+        parser.print_help()
+        parser.exit()
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -110,6 +203,24 @@ def _within(text: str, kind: type, low: int, high: int):
     return value
 
 
+def steps_or_all(text: str) -> int | None:
+    """A number of steps; -1, as in the Hugging Face scripts, for none given."""
+    return None if text.strip() == "-1" else positive_int(text)
+
+
+def steps_or_share(text: str) -> float:
+    """A whole number of steps, or a share of all steps below 1."""
+    value = non_negative_float(text)
+    if value >= 1 and value % 1:
+        raise argparse.ArgumentTypeError(f"{text} is neither a whole number of steps nor a share of them below 1")
+    return int(value) if value >= 1 or value == 0 else value
+
+
+def interval(text: str) -> float:
+    """Steps between two of a kind: a whole number, or a share of all steps below 1."""
+    return steps_or_share(text) or positive_int(text)
+
+
 def data_fraction(text: str) -> float:
     """A share of the data in (0, 1]. 10 is refused rather than guessed at."""
     value = _number(text, float)
@@ -125,3 +236,11 @@ def _number(text, kind):
         return kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
+
+
+def recorded_words(words: list[str]) -> list[str]:
+    """A command line as files may keep it: without access tokens."""
+    return [
+        "***" if i and words[i - 1] == "--token" else "--token=***" if word.startswith("--token=") else word
+        for i, word in enumerate(words)
+    ]

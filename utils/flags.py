@@ -1,25 +1,28 @@
-"""Flags that several scripts share. A field of a settings class is a flag: its default and its help stand here only.
-
-`add_flags` puts the fields of a settings class on a parser, `settings_from` reads them back. Libraries are handed the
-settings, never the parsed arguments. The spellings are those of the Hugging Face scripts, the old ones included. This
+"""Flags that several scripts share. The spellings are those of the Hugging Face scripts, the old ones included. This
 module needs the standard library only, so that `--help` answers at once.
 """
 
 import argparse
-import dataclasses
-import inspect
 from dataclasses import dataclass
 from typing import ClassVar
 
 from utils.command_line import (
+    ArgumentParser,
     data_fraction,
+    is_true,
     non_negative_float,
     non_negative_int,
     positive_float,
     positive_int,
     seed_number,
+    steps_or_all,
+    steps_or_share,
 )
 from utils.errors import InputError
+from utils.moments import MomentSettings
+from utils.settings import InEnvironment, add_flags, add_no_ops, flag
+from utils.settings import settings_from as settings_from
+from utils.settings import words_of as words_of
 
 OBJECTIVES = ("erm", "poe", "learned_mixin", "conf_reg", "group_dro")
 # Which objectives read these flags of ObjectiveSettings.
@@ -32,50 +35,10 @@ OBJECTIVE_FLAGS = {
     "dro_step_size": ("group_dro",),
 }
 SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt".split()
-
-
-def flag(default, text: str, *other_names: str, **options):
-    """A dataclass field that is a flag. text: its help; other_names: further spellings; options: of add_argument."""
-    return dataclasses.field(default=default, metadata={"help": text, "names": other_names, "options": options})
-
-
-def add_flags(parser: argparse.ArgumentParser, settings: type, *, required: tuple[str, ...] = (), **defaults) -> None:
-    """Put every field of `settings` and of the settings classes it is made of on the parser, one titled group a class.
-
-    required: names of flags that must be given; defaults: other defaults than the fields have, by name.
-    """
-    for part in reversed(settings.__mro__):
-        own = [field for field in dataclasses.fields(settings) if field.name in inspect.get_annotations(part)]
-        if not own:
-            continue
-        group = parser.add_argument_group(part.title)
-        for field in own:
-            names = [f"--{name}" for name in (field.name, *field.metadata["names"])]
-            default = defaults.get(field.name, field.default)
-            options = {"help": field.metadata["help"], "default": default, **field.metadata["options"]}
-            if field.default is False:
-                options["action"] = "store_true"
-            group.add_argument(*names, required=field.name in required, **options)
-
-
-def settings_from(settings: type, args: argparse.Namespace):
-    """The settings that these parsed arguments ask for."""
-    return settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(settings)})
-
-
-def words_of(settings, *parts: type, leave_out: tuple[str, ...] = (), only: tuple[str, ...] | None = None) -> list[str]:
-    """The command-line words that give another script the same settings: of the fields that the settings classes `parts`
-    declare themselves, those that differ from their defaults. leave_out, only: names of fields."""
-    words = []
-    for part in parts:
-        for field in dataclasses.fields(part):
-            value = getattr(settings, field.name)
-            own = field.name in inspect.get_annotations(part) and field.name not in leave_out
-            own = own and (only is None or field.name in only)
-            if own and value is not None and value != field.default:
-                values = [] if value is True else value if isinstance(value, list) else [value]
-                words += [f"--{field.name}", *map(str, values)]
-    return words
+OPTIMIZERS = (
+    "adamw adamw_torch adamw_torch_fused adam adamax nadam radam adagrad adadelta adafactor sgd rmsprop".split()
+)
+TRACKERS = ("tensorboard", "wandb")
 
 
 def name_data(args: argparse.Namespace, default_task: str | None = None) -> None:
@@ -109,6 +72,14 @@ class ModelSettings:
         "~/.cache/transformers-importance-sampling)",
     )
     model_revision: str = flag("main", "branch, tag or commit on the hub")
+    trust_remote_code: bool = flag(False, "run the Python code that comes with a checkpoint")
+    token: str | None = flag(
+        None,
+        "access token of the hub (or the variable HF_TOKEN, which no other user of the machine can see)",
+        "use_auth_token",
+        action=InEnvironment,
+        variable="HF_TOKEN",
+    )
     label_order: str | None = flag(
         None,
         "what the outputs mean of a checkpoint that only says LABEL_0, LABEL_1, ...: names by output number, for example "
@@ -122,8 +93,12 @@ class DeviceSettings:
     """Where and in which precision a model runs."""
 
     title: ClassVar[str] = "precision and device"
+    folded: ClassVar[bool] = True
     fp16: bool = flag(False, "mixed precision with float16 (CUDA; elsewhere a warning and float32)")
     bf16: bool = flag(False, "mixed precision with bfloat16 (CUDA; elsewhere a warning and float32)")
+    tf32: bool | None = flag(
+        None, "TF32 for float32 products on a GPU (default: as torch does)", nargs="?", const=True, type=is_true
+    )
     use_cpu: bool = flag(False, "stay on the CPU though there is a GPU", "no_cuda")
     tokens_per_micro_batch: int | None = flag(
         None, "tokens, padding included, in one forward pass (default: from the memory at hand)", type=positive_int
@@ -194,11 +169,14 @@ class StageSettings:
     do_predict: bool = flag(False, "write the predictions of the test splits")
     dry_run: bool = flag(False, "run two batches of everything in a scratch folder, then stop")
     max_train_samples: int | None = flag(
-        None, "train on a seeded random sample of this many examples", type=positive_int
+        None,
+        "train on a seeded random sample of this many examples (the Hugging Face scripts take the first ones)",
+        type=positive_int,
     )
     max_eval_samples: int | None = flag(
         None, "evaluate on a seeded random sample of this many examples of each dev split", type=positive_int
     )
+    max_predict_samples: int | None = flag(None, "predict the first so many test examples", type=positive_int)
     selection: str | None = flag(None, "train on the rows and weights of this selection.npz", metavar="FILE")
     challenge: list[str] | None = flag(
         None,
@@ -209,10 +187,11 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings(DeviceSettings):
+class TrainingSettings(MomentSettings, DeviceSettings):
     """How a model is trained. The defaults are those of the Hugging Face scripts."""
 
     title: ClassVar[str] = "training"
+    folded: ClassVar[bool] = True
     per_device_train_batch_size: int = flag(
         8,
         "examples per process and step (memory decides the size of micro-batches, not this)",
@@ -220,16 +199,29 @@ class TrainingSettings(DeviceSettings):
         type=positive_int,
     )
     gradient_accumulation_steps: int = flag(1, "multiplies the batch size", type=positive_int)
-    learning_rate: float = flag(5e-5, "peak learning rate of AdamW", type=non_negative_float)
+    learning_rate: float = flag(5e-5, "peak learning rate", type=non_negative_float)
     num_train_epochs: float = flag(3.0, "passes over the training examples", type=positive_float)
-    max_steps: int | None = flag(None, "optimizer steps, instead of --num_train_epochs", type=positive_int)
-    weight_decay: float = flag(0.0, "AdamW; not applied to biases and normalisation layers", type=non_negative_float)
-    adam_beta1: float = flag(0.9, "AdamW", type=non_negative_float)
-    adam_beta2: float = flag(0.999, "AdamW", type=non_negative_float)
-    adam_epsilon: float = flag(1e-8, "AdamW", type=positive_float)
+    max_steps: int | None = flag(
+        None, "optimizer steps, instead of --num_train_epochs; -1: not given", type=steps_or_all
+    )
+    optim: str = flag(
+        "adamw",
+        "adamw and adamw_torch_fused: AdamW in one pass over memory; the others are torch.optim's, with its defaults "
+        "(adafactor scales its steps by the size of the weights, which transformers' own does not)",
+        choices=OPTIMIZERS,
+    )
+    label_smoothing_factor: float = flag(
+        0.0,
+        "share of the target that is spread over all classes; eval_loss stays the plain one",
+        type=non_negative_float,
+    )
+    weight_decay: float = flag(0.0, "not applied to biases and normalisation layers", type=non_negative_float)
+    adam_beta1: float = flag(0.9, "Adam and its relatives", type=non_negative_float)
+    adam_beta2: float = flag(0.999, "Adam and its relatives", type=non_negative_float)
+    adam_epsilon: float = flag(1e-8, "Adam and its relatives", type=positive_float)
     max_grad_norm: float = flag(1.0, "largest norm of the gradient; 0 turns clipping off", type=non_negative_float)
     lr_scheduler_type: str = flag("linear", "learning rate after the warm-up", choices=SCHEDULES)
-    warmup_steps: int = flag(0, "steps of linear warm-up", type=non_negative_int)
+    warmup_steps: float = flag(0, "steps of linear warm-up; below 1, a share of all steps", type=steps_or_share)
     warmup_ratio: float = flag(
         0.0, "warm-up as a share of all steps, where --warmup_steps is 0", type=non_negative_float
     )
@@ -239,17 +231,18 @@ class TrainingSettings(DeviceSettings):
     )
     torch_compile: bool = flag(False, "compile the model (pays on GPUs and in long runs)")
     seed: int = flag(42, "initial weights, dropout and batch order", type=seed_number)
+    data_seed: int | None = flag(None, "batch order (default: --seed)", type=seed_number)
     selection_seed: int | None = flag(None, "which examples are drawn (default: --seed)", type=seed_number)
-    logging_steps: int = flag(50, "steps between lines of log.jsonl", type=positive_int)
-    save_steps: int = flag(
-        500, "steps between checkpoints (one is written at the end of each epoch as well)", type=positive_int
-    )
-    save_total_limit: int = flag(2, "checkpoints kept while running", type=positive_int)
 
     @property
     def drawing_seed(self) -> int:
         """The seed that decides which examples are drawn: --selection_seed, or else --seed."""
         return self.seed if self.selection_seed is None else self.selection_seed
+
+    @property
+    def batch_seed(self) -> int:
+        """The seed that decides the order of the batches: --data_seed, or else --seed."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def examples_per_step(self) -> int:
@@ -299,6 +292,7 @@ class DynamicsSettings:
     """Whether and when training dynamics are recorded."""
 
     title: ClassVar[str] = "training dynamics"
+    folded: ClassVar[bool] = True
     record_dynamics: bool = flag(False, "write each example's logits over training to dynamics.npz")
     dynamics_per_epoch: int = flag(
         1, "snapshots per epoch; above 1 each costs a forward pass over the training examples", type=positive_int
@@ -316,14 +310,39 @@ class OutputSettings:
     title: ClassVar[str] = "output"
     output_dir: str | None = flag(None, "checkpoint, metrics and logs; an unfinished run there is continued")
     overwrite_output_dir: bool = flag(False, "replace a finished or different run")
-    eval_steps: int | None = flag(
-        None, "evaluate every so many steps, beside the evaluation at the end", type=positive_int
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Which experiment trackers hear of the run, and what the terminal shows."""
+
+    title: ClassVar[str] = "trackers and terminal"
+    folded: ClassVar[bool] = True
+    report_to: tuple[str, ...] = flag(
+        ("none",),
+        "send configuration, training, evaluations and the results there: tensorboard, wandb, several, or all that are "
+        "installed",
+        nargs="+",
+        choices=("none", "all", *TRACKERS),
+        metavar="TRACKER",
     )
-    report_to: str = flag("none", "also log there", choices=("none", "tensorboard", "wandb"))
+    run_name: str | None = flag(None, "name of the run there (default: the end of the path of --output_dir)")
+    project: str | None = flag(None, "W&B project (default: WANDB_PROJECT, or transformers-importance-sampling)")
+    logging_dir: str | None = flag(None, "folder of the TensorBoard files (default: <output_dir>/tensorboard)")
+    disable_tqdm: bool = flag(
+        False,
+        "draw no progress bars",
+        action=InEnvironment,
+        variable="TQDM_DISABLE",
+        nargs="?",
+        const=True,
+        type=is_true,
+    )
 
 
 @dataclass(frozen=True)
 class RunSettings(
+    TrackerSettings,
     OutputSettings,
     DynamicsSettings,
     ObjectiveSettings,
@@ -346,6 +365,11 @@ class RunSettings(
             raise InputError(
                 f"--warmup_ratio {self.warmup_ratio:g} is more than all steps; it is a fraction: 0.1 means 10 %"
             )
+        if self.label_smoothing_factor >= 1:
+            raise InputError(f"--label_smoothing_factor {self.label_smoothing_factor:g}: must be below 1")
+        self.check_moments()
+        if self.early_stopping_patience and self.record_dynamics:
+            raise InputError("--record_dynamics records all planned epochs: leave out --early_stopping_patience")
         for beta in ("adam_beta1", "adam_beta2"):
             if getattr(self, beta) >= 1:
                 raise InputError(f"--{beta} {getattr(self, beta):g}: must be below 1")
@@ -359,6 +383,8 @@ class RunSettings(
     def _check_objective(self) -> None:
         if self.dfr and (self.objective != "erm" or self.record_dynamics):
             raise InputError("--dfr trains nothing but the last layer: leave out --objective and --record_dynamics")
+        if self.label_smoothing_factor and self.objective not in ("erm", "group_dro"):
+            raise InputError(f"--label_smoothing_factor does not go with --objective {self.objective}; leave one out")
         if self.dfr and not self.model_name_or_path:
             raise InputError("--dfr needs --model_name_or_path, a fine-tuned checkpoint")
         for name, objectives in OBJECTIVE_FLAGS.items():
@@ -369,9 +395,10 @@ class RunSettings(
             raise InputError("--dry_run: the teacher of conf_reg would have to be trained first; give --teacher_path")
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """All flags of a training script."""
-    add_flags(parser, RunSettings, required=("output_dir",))
+def add_run_flags(parser: ArgumentParser, *, fold: bool = False) -> None:
+    """All flags of a training script. fold: as for add_flags."""
+    add_flags(parser, RunSettings, required=("output_dir",), fold=fold)
+    add_no_ops(parser)
 
 
 def add_data_pct(group) -> None:

@@ -20,7 +20,8 @@ EXPLORER_FILE = "explorer.html"  # what explore.py writes; a report in the same 
 # Arguments that do not change what a run computes: an interrupted run may be continued with other values.
 FREE_ARGUMENTS = frozenset(
     "output_dir overwrite_output_dir overwrite_cache cache_dir data_dir train_file validation_file test_file dataset_name "
-    "challenge selection logging_steps save_steps save_total_limit report_to dry_run tokens_per_micro_batch".split()
+    "challenge selection logging_steps save_steps save_total_limit logging_strategy logging_first_step report_to run_name "
+    "project logging_dir disable_tqdm dry_run tokens_per_micro_batch".split()
 )
 
 
@@ -29,7 +30,7 @@ OWNED_FILES = (
     "log.jsonl", "eval_log.json", "bias.npz", "dynamics.npz", "data_map.png", "selection.npz", CARD_FILE, "predictions_*.tsv",
     "eval_results_*.txt",
 )  # fmt: skip
-OWNED_FOLDERS = ("checkpoints", "dynamics", ".saving", "tensorboard")
+OWNED_FOLDERS = ("checkpoints", "dynamics", ".saving", "tensorboard", "wandb")
 # A saved model with its tokenizer, as `save_pretrained` of transformers names the files.
 MODEL_FILES = (
     "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "pytorch_model.bin",

@@ -13,7 +13,7 @@ from utils.errors import InputError
 def from_pretrained(auto_class, source: str, **kwargs):
     """`auto_class.from_pretrained` with one clear line where `source` is neither a folder nor reachable, or damaged.
 
-    Code that comes with a checkpoint is never run.
+    Code that comes with a checkpoint is run with trust_remote_code=True alone.
     """
     if not Path(source).is_dir():
         if source.startswith((".", "/", "~")) or source.count("/") > 1:
@@ -24,9 +24,9 @@ def from_pretrained(auto_class, source: str, **kwargs):
     return _one_line(auto_class.from_pretrained, source, auto_class, source, **kwargs)
 
 
-def from_config(auto_class, config, source: str):
+def from_config(auto_class, config, source: str, **kwargs):
     """A model with random weights, with one clear line where `config`, read from `source`, describes none."""
-    return _one_line(auto_class.from_config, source, auto_class, config)
+    return _one_line(auto_class.from_config, source, auto_class, config, **kwargs)
 
 
 def find_file(source: str, name: str, *, cache_dir=None, revision: str = "main") -> Path | None:
@@ -46,7 +46,7 @@ _OFFLINE_HINT = ". `make demo` shows the whole thing without a network"
 def _one_line(load, source: str, auto_class, *args, **kwargs):
     """What `load` returns. A damaged or odd checkpoint makes the libraries raise nearly any type; all become InputError."""
     try:
-        return load(*args, trust_remote_code=False, **kwargs)
+        return load(*args, **{"trust_remote_code": False, **kwargs})
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{source}: its pytorch_model.bin is damaged, or holds more than tensors; such a file can run code when it is "

@@ -53,3 +53,5 @@ METRICS = {
     "spearmanr": _spearman,
     "corr": lambda p, y: (_pearson(p, y) + _spearman(p, y)) / 2,
 }
+# How the Hugging Face scripts spell them: --metric_for_best_model takes both, trackers are sent these.
+SPELLINGS = {"acc": "accuracy", "mcc": "matthews_correlation", "acc_and_f1": "combined_score", "corr": "combined_score"}

@@ -9,7 +9,7 @@ from utils.errors import InputError
 from utils.files import read_json, write_json
 
 
-def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main"):
+def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main", trust_remote_code: bool = False):
     """The fast tokenizer of a folder or hub name, made to tokenise exactly as its SentencePiece model does.
 
     transformers 5 turns the user-defined pieces of a SentencePiece vocabulary (ALBERT's `( ) " - . – £ €`) into added
@@ -20,7 +20,7 @@ def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main"):
     from transformers import AutoTokenizer
 
     hub = {"cache_dir": cache_dir, "revision": revision}
-    tokenizer = from_pretrained(AutoTokenizer, source, **hub)
+    tokenizer = from_pretrained(AutoTokenizer, source, trust_remote_code=trust_remote_code, **hub)
     _require_files(tokenizer, source, hub)
     if not tokenizer.is_fast:
         return tokenizer

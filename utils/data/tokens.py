@@ -5,13 +5,13 @@ import json
 import logging
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from utils.command_line import bars_wanted
 from utils.data.tokenizer import tokenizer_hash
 from utils.errors import InputError
 from utils.files import cache_home, file_sha256, mismatch, read_json, save_array, write_json
@@ -93,7 +93,7 @@ def _tokenise(texts, tokenizer, max_length, segments, description) -> dict[str, 
     n = len(texts[0])
     lengths = np.empty(n, dtype=np.int64)
     ids, types = [], []
-    with tqdm(total=n, desc=description, unit=" ex", disable=n < 20_000 or not sys.stderr.isatty()) as bar:
+    with tqdm(total=n, desc=description, unit=" ex", disable=n < 20_000 or not bars_wanted()) as bar:
         for start in range(0, n, _CHUNK):
             chunk = tokenizer(
                 *(column[start : start + _CHUNK] for column in texts),

@@ -79,7 +79,8 @@ def load_classifier(
     if not source:
         raise InputError("give --model_name_or_path, or --config_name to start from random weights")
     hub = {"cache_dir": settings.cache_dir, "revision": settings.model_revision}
-    config = from_pretrained(AutoConfig, settings.config_name or source, **hub)
+    code = {"trust_remote_code": settings.trust_remote_code}
+    config = from_pretrained(AutoConfig, settings.config_name or source, **hub, **code)
     stated = naming.stated_names(getattr(config, "id2label", None), labels)
     config.num_labels = max(len(labels), 1)
     config.problem_type = "single_label_classification" if labels else "regression"
@@ -93,13 +94,14 @@ def load_classifier(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **hub,
+            **code,
         )
         _say_how_read(source, hub)
         new = _new_parts(model, info, source)
     else:
-        model = from_config(AutoModelForSequenceClassification, config, source)
+        model = from_config(AutoModelForSequenceClassification, config, source, **code)
         new = [name for name, _ in model.named_parameters()]
-    tokenizer = load_tokenizer(settings.tokenizer_name or source, **hub)
+    tokenizer = load_tokenizer(settings.tokenizer_name or source, **hub, **code)
     if kind_of(model.config) != ENCODER:
         _prepare_decoder(model, tokenizer)
     room = getattr(model.get_input_embeddings(), "num_embeddings", len(tokenizer))

@@ -3,7 +3,6 @@ depend on the batch size beyond float rounding.
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from utils.command_line import bars_wanted
 from utils.data.tokens import Encoded
 from utils.errors import RunFailed
 from utils.models.classifier import Classifier
@@ -57,7 +57,7 @@ def infer(
     budget = tokens_per_micro_batch or default_token_budget(classifier, processes.device, training=False)
     lengths = data.lengths
     packed = use_packing(classifier, precision) and layer is None
-    bar = tqdm(total=len(rows), desc=description, unit=" ex", disable=not (processes.main and sys.stderr.isatty()))
+    bar = tqdm(total=len(rows), desc=description, unit=" ex", disable=not (processes.main and bars_wanted()))
     with bar, torch.inference_mode(), precision.autocast(), _Taps(classifier, pooling, layer) as taps:
         for start in range(0, len(rows), BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS]

@@ -1,10 +1,12 @@
 """A classifier that is loaded, placed on its device and ready to read text: what every script that runs a model needs."""
 
 import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from utils.data.examples import Examples
 from utils.data.tokens import Encoded, encode
@@ -14,6 +16,8 @@ from utils.models.classifier import Classifier, load_classifier
 from utils.models.distributed import Processes
 from utils.models.forward import Precision, choose_precision
 from utils.models.inference import Outputs, infer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ def open_session(
     need_head: bool = False,
 ) -> Session:
     """Load the classifier that the settings name for a task with these labels (see `load_classifier`)."""
+    if settings.tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+        if processes.device.type != "cuda":
+            logger.warning("--tf32 is for CUDA GPUs and this run is on %s: it changes nothing", processes.device.type)
     classifier = load_classifier(labels, settings, seed=seed, need_head=need_head)
     precision = choose_precision(processes.device, fp16=settings.fp16, bf16=settings.bf16)
     return Session(classifier, processes, precision, settings)

@@ -20,6 +20,11 @@ SETTINGS = (
     "num_train_epochs", "max_seq_length", "freeze_layers", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "max_eval_samples",
 )  # fmt: skip
+# The same, of flags that older runs did not have: what these runs did.
+NEWER_SETTINGS = {
+    "optim": "adamw", "label_smoothing_factor": 0.0, "load_best_model_at_end": False, "metric_for_best_model": None,
+    "early_stopping_patience": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,9 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
     strategy = _with_objective(strategy, objective.text("name", optional=True))
     data = tuple((split, facts.text("fingerprint")) for split, facts in run.part("data").parts().items())
     settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": _model(path, name, paths)}
+    settings |= {
+        key: before if arguments.plain(key) is None else arguments.plain(key) for key, before in NEWER_SETTINGS.items()
+    }
     identity = {
         "model": settings["model_name_or_path"] or settings["config_name"],
         "data": dict(data).get("train"),

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
-from utils.command_line import data_fraction, positive_int
+from utils.command_line import data_fraction, positive_int, recorded_words
 from utils.errors import InputError
 from utils.flags import add_flags, flag, settings_from
 from utils.run_directory import code_version
@@ -137,7 +137,7 @@ def choose(request: ChoiceRequest, examples, seed: int):
     start_from = Selection.load(settings.start_from) if settings.start_from else None
     if start_from is not None:
         start_from.check(examples, path=settings.start_from)
-    inputs = load_inputs(examples, **request.files.items(), argv=sys.argv[1:], code=code_version())
+    inputs = load_inputs(examples, **request.files.items(), argv=recorded_words(sys.argv[1:]), code=code_version())
     return select(
         settings.strategy,
         inputs,

@@ -33,10 +33,12 @@ from utils.flags import (
     RunSettings,
     SourceSettings,
     StageSettings,
+    TrackerSettings,
     TrainingSettings,
     flag,
     words_of,
 )  # fmt: skip
+from utils.moments import MomentSettings
 from utils.run_directory import RESULTS_FILE
 from utils.selection.choosing import InputFiles, KnownFiles
 from utils.selection.ingredients import FOLDER, ROOT, InputMaker, MakerSettings
@@ -52,7 +54,8 @@ PLAN_FILE = "sweep.json"
 # Flags of run_glue.py that a sweep decides for each run.
 DECIDED = (
     "output_dir", "overwrite_output_dir", "do_train", "do_eval", "do_predict", "dry_run", "selection",
-    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics", "objective", "dfr",
+    "max_train_samples", "max_steps", "seed", "selection_seed", "record_dynamics", "objective", "dfr", "run_name",
+    "logging_dir",
 )  # fmt: skip
 TRIAL_STEPS, TRIAL_EVAL_ROWS = 2, 64  # of the run that shows the speed, and whether the flags work
 
@@ -121,8 +124,8 @@ class Sweep:
         data = open_data(run, cache_dir=run.cache_dir)
         self.runs = grid(settings.strategies, settings.data_pcts, list(settings.seeds), settings.budget)
         self.shared_words = words_of(
-            run, ModelSettings, SourceSettings, DataSettings, DeviceSettings, StageSettings, TrainingSettings,
-            DynamicsSettings, OutputSettings, leave_out=(*DECIDED, *PLACES),
+            run, ModelSettings, SourceSettings, DataSettings, DeviceSettings, StageSettings, MomentSettings, TrainingSettings,
+            DynamicsSettings, OutputSettings, TrackerSettings, leave_out=(*DECIDED, *PLACES),
         )  # fmt: skip
         self.grouped = read_grouped(run.challenge, data.task)
         self.identity = self._check_folder(data.load("train"), run)

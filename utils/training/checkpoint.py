@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from utils.errors import InputError
+from utils.errors import InputError, RunFailed
 from utils.files import file_sha256, mismatch
 
 logger = logging.getLogger(__name__)
@@ -28,15 +28,16 @@ class Checkpoints:
         self.folder = Path(folder)
         self.keep = keep
 
-    def save(self, step: int, *, model, optimizer, extra: dict, arrays: dict) -> Path:
+    def save(self, step: int, *, model, optimizer, extra: dict, arrays: dict, best: int | None = None) -> Path:
         """Write the state after `step` steps beside its place, then rename it there; drop the oldest ones.
 
-        `extra` is JSON; `arrays` are further tensors by name. On failure (a full disk) the earlier checkpoints stay.
+        `extra` is JSON; `arrays` are further tensors by name; best: the step whose checkpoint is kept whatever its age. On
+        failure (a full disk) the earlier checkpoints stay.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".step_*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        place = self.folder / f"step_{step:08d}"
+        place = self._place(step)
         temporary = self.folder / f".{place.name}"
         temporary.mkdir()
         try:
@@ -61,7 +62,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
         # Later ones are damaged, or this run would have started from them.
         kept = [found for found in self._found() if found <= place][-self.keep :]
-        for other in set(self._found()) - set(kept):
+        for other in set(self._found()) - {*kept, self._place(best or step)}:
             shutil.rmtree(other, ignore_errors=True)
         return place
 
@@ -76,23 +77,38 @@ class Checkpoints:
                 logger.warning("checkpoint %s is damaged (%s); trying the one before it", place, problem)
                 continue
             extra = json.loads((place / _STATE).read_text(encoding="utf-8"))
-            stored = load_file(place / "model.safetensors")
-            own = _model_tensors(model)
-            if {name: t.shape for name, t in stored.items()} != {name: t.shape for name, t in own.items()}:
-                raise InputError(
-                    f"{place}: the checkpoint is of another model than this run's: its config was changed since then. Restore "
-                    "it, or start afresh with --overwrite_output_dir"
-                )
-            with torch.no_grad():
-                for name, tensor in own.items():
-                    tensor.copy_(stored[name])
+            self._load_weights(place, model)
             _load_optimizer(model, optimizer, load_file(place / "optimizer.safetensors"))
             logger.info("continuing from %s", place)
             return extra.pop("step"), extra, load_file(place / "arrays.safetensors")
         return None
 
+    def load_weights(self, step: int, model) -> None:
+        """Load the weights after `step` steps into `model`. Raises RunFailed where that checkpoint is lost or damaged."""
+        place = self._place(step)
+        if problem := self._damage(place):
+            raise RunFailed(
+                f"{place}: the checkpoint of the best step is damaged ({problem}); train again with --overwrite_output_dir"
+            )
+        self._load_weights(place, model)
+
+    @staticmethod
+    def _load_weights(place: Path, model) -> None:
+        stored, own = load_file(place / "model.safetensors"), _model_tensors(model)
+        if {name: t.shape for name, t in stored.items()} != {name: t.shape for name, t in own.items()}:
+            raise InputError(
+                f"{place}: the checkpoint is of another model than this run's: its config was changed since then. Restore "
+                "it, or start afresh with --overwrite_output_dir"
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(stored[name])
+
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
 
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"))

@@ -72,10 +72,14 @@ def _write_predictions(path, task: Task, rows, gold, predictions, logits) -> Non
     write_text(path, "\n".join(["\t".join(header), *lines]) + "\n")
 
 
-def write_server_file(session: Session, examples: Examples, data: Encoded, folder: Path) -> None:
-    """Write index and prediction, class names as the task spells them: for GLUE, what gluebenchmark.com takes."""
+def write_server_file(
+    session: Session, examples: Examples, data: Encoded, folder: Path, *, max_samples: int | None = None
+) -> None:
+    """Write index and prediction of the first `max_samples` examples or all, class names as the task spells them: for GLUE,
+    what gluebenchmark.com takes."""
     task = examples.task
-    logits = session.predict(data, description=f"predicting {examples.split}")
+    rows = np.arange(len(data))[:max_samples]
+    logits = session.predict(data, rows, description=f"predicting {examples.split}")
     if not session.processes.main:
         return
     if task.regression:

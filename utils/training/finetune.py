@@ -16,7 +16,6 @@ from utils.command_line import setup_logging
 from utils.data.examples import Examples
 from utils.data.sources import Data, open_data
 from utils.data.tasks import Task
-from utils.data.tokens import Encoded
 from utils.errors import InputError
 from utils.files import folder_lock, scratch_directory, write_json
 from utils.flags import RunSettings
@@ -33,14 +32,16 @@ from utils.selection.selection import Selection, random_ranking
 from utils.training.batches import UniformBatches
 from utils.training.challenges import evaluate_challenge, read_challenges
 from utils.training.checkpoint import Checkpoints
-from utils.training.evaluate import add_to_eval_log, evaluate, write_server_file
+from utils.training.evaluate import write_server_file
+from utils.training.evaluations import deciding_metric
 from utils.training.group_dro import GroupDro
 from utils.training.last_layer import retrain_last_layer
 from utils.training.loop import Hooks, train
 from utils.training.objectives import objective_of
 from utils.training.recorder import DYNAMICS_FILE, DynamicsHooks
+from utils.training.run import Run
 from utils.training.shortcut import BIAS_FILE, Shortcut, find_shortcut, save_bias
-from utils.training.trackers import check_tracker, tracker
+from utils.training.trackers import chosen_trackers, open_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -62,33 +63,14 @@ class Choice:
     version: int | None = None
 
 
-@dataclass(frozen=True)
-class Run:
-    """What every stage of one run needs. examples and data: the splits by name, as text and as tokens."""
-
-    settings: RunSettings
-    task: Task
-    session: Session
-    directory: RunDirectory
-    examples: dict[str, Examples]
-    data: dict[str, Encoded]
-
-    @property
-    def folder(self) -> Path:
-        return self.directory.path
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the process that writes files."""
-        return self.session.processes.main
-
-
 def run(settings: RunSettings, *, script: str, arguments: dict, choice: Choice | None = None) -> dict:
     """Do what the settings ask for and return the contents of `results.json`. Raises InputError for unusable input.
 
     script and arguments identify the run: an unfinished one is continued by the same script with the same arguments.
     """
     settings.check()
+    if settings.evaluates != "no":  # as in the Hugging Face scripts
+        settings = dataclasses.replace(settings, do_eval=True)
     choice = choice or Choice()
     processes = distributed.start(use_cpu=settings.use_cpu)
     setup_logging(main_process=processes.main)
@@ -115,6 +97,7 @@ def _two_batches(settings: RunSettings) -> RunSettings:
         dynamics_per_epoch=1,
         max_eval_samples=min(settings.max_eval_samples or 64, 64),
         overwrite_output_dir=True,
+        report_to=("none",),
     )
 
 
@@ -130,9 +113,10 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         writes_model=settings.do_train,
     )
     # Everything that can be wrong with the input is looked at before a model is loaded or a file is written.
-    check_tracker(settings.report_to)
+    trackers = chosen_trackers(settings)
     data = open_data(settings, cache_dir=settings.cache_dir)
     task = data.task
+    deciding_metric(settings, task)
     if settings.record_dynamics and task.regression:
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
     examples = _read(settings, data)
@@ -154,24 +138,42 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         facts["shortcut"] = shortcut.digest
     directory.begin(**facts)
 
-    results = {"task": task.name, "script": script, "eval": {}}
-    if selection:
-        results |= _train_and_save(run, selection, choice, shortcut)
-    for name in task.dev if settings.do_eval else ():
-        results["eval"][name] = _evaluate(run, name, folder=run.folder)
-    if challenges:
-        results["challenge"] = {c.name: evaluate_challenge(session, task, c, run.folder) for c in challenges}
-    for name in task.test if settings.do_predict else ():
-        write_server_file(session, examples[name], run.data[name], run.folder)
-    results["seconds"] = round(time.perf_counter() - started, 2)
-    results["device"] = str(processes.device)
-    results["processes"] = processes.size
-    results["precision"] = session.precision.name
+    configuration = dataclasses.asdict(settings)
+    with open_trackers(trackers if run.main else [], settings, run.folder, configuration) as opened:
+        results = {"task": task.name, "script": script, "eval": {}}
+        results |= _do(dataclasses.replace(run, trackers=opened), selection, choice, shortcut, challenges)
+        results["seconds"] = round(time.perf_counter() - started, 2)
+        results["device"] = str(processes.device)
+        results["processes"] = processes.size
+        results["precision"] = session.precision.name
+        opened.finish(_steps(results), results)
     directory.finish(results)
     if run.main:
         Checkpoints(run.folder / "checkpoints").remove()
         _print_summary(run, results)
     return results
+
+
+def _do(run: Run, selection: Selection | None, choice: Choice, shortcut: Shortcut, challenges) -> dict:
+    """Train, evaluate, predict: what of it the settings ask for. Returns its parts of results.json."""
+    settings = run.settings
+    results = _train_and_save(run, selection, choice, shortcut) if selection else {}
+    results["eval"] = {
+        name: run.evaluate(name, folder=run.folder) for name in (run.task.dev if settings.do_eval else ())
+    }
+    if not settings.load_best_model_at_end:  # the trackers know the last step's already, and these may be another's
+        run.track(_steps(results), results["eval"])
+    if challenges:
+        found = {c.name: evaluate_challenge(run.session, run.task, c, run.folder) for c in challenges}
+        results["challenge"] = found
+    for name in run.task.test if settings.do_predict else ():
+        most = settings.max_predict_samples
+        write_server_file(run.session, run.examples[name], run.data[name], run.folder, max_samples=most)
+    return results
+
+
+def _steps(results: dict) -> int:
+    return results.get("train", {}).get("steps", 0)
 
 
 # ------------------------------------------------------------------------------------------------- before the training
@@ -287,7 +289,7 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
     settings, processes, data = run.settings, run.session.processes, run.data["train"]
     plan = {
         "batch_size": settings.examples_per_step * processes.size,
-        "seed": settings.seed,
+        "seed": settings.batch_seed,
         "epochs": settings.num_train_epochs,
         "max_steps": settings.max_steps,
     }
@@ -302,9 +304,8 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
         len(selection), selection.n_total, batches.batch_size, batches.num_steps, run.session.precision.name,
         processes.size,
     )  # fmt: skip
-    hooks = Hooks()
-    if settings.eval_steps and settings.do_eval:
-        hooks.on_step.append(lambda done: _evaluate_while_training(run, done, batches.num_steps))
+    hooks, evaluations = Hooks(on_log=[run.trackers.log_training]), run.evaluations()
+    checkpoints = Checkpoints(run.folder / "checkpoints", keep=settings.save_total_limit)
     recorder = None
     # dynamics.npz is there already where a run was killed after its last step.
     if settings.record_dynamics and not (run.folder / DYNAMICS_FILE).exists():
@@ -313,11 +314,7 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
         )
         recorder.attach(hooks)
     model, device = run.session.classifier.model, processes.device
-    with (
-        tracker(settings.report_to if run.main else "none", run.folder, dataclasses.asdict(settings)) as on_log,
-        objective_of(settings, shortcut, model, data.labels, device) as objective,
-    ):
-        hooks.on_log.extend(on_log)
+    with objective_of(settings, shortcut, model, data.labels, device) as objective:
         summary = train(
             run.session.classifier,
             data,
@@ -326,15 +323,22 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
             processes=processes,
             precision=run.session.precision,
             objective=objective,
-            checkpoints=Checkpoints(run.folder / "checkpoints", keep=settings.save_total_limit),
+            checkpoints=checkpoints,
             log_path=run.folder / "log.jsonl",
             hooks=hooks,
+            evaluations=evaluations,
         )
+        evaluations.load_best(checkpoints, model)
     if recorder:
         recorder.finish()
     if settings.record_dynamics and run.main:
         _draw_data_map(run.folder)
-    return {"batch_size": batches.batch_size, "epochs": batches.epochs_done(summary["steps"]), **summary}
+    return {
+        "batch_size": batches.batch_size,
+        "epochs": batches.epochs_done(summary["steps"]),
+        **summary,
+        **evaluations.summary(),
+    }
 
 
 def _draw_data_map(folder: Path) -> None:
@@ -345,24 +349,7 @@ def _draw_data_map(folder: Path) -> None:
         plot_data_map(recorded, folder / "data_map.png")
 
 
-# ----------------------------------------------------------------------------------------------------------- evaluation
-def _evaluate(run: Run, split: str, *, folder: Path | None = None) -> dict:
-    return evaluate(
-        run.session, run.examples[split], run.data[split], max_samples=run.settings.max_eval_samples, folder=folder
-    )
-
-
-def _evaluate_while_training(run: Run, done: int, last: int) -> None:
-    if done % run.settings.eval_steps or done == last:
-        return
-    for name in run.task.dev:
-        metrics = _evaluate(run, name)
-        shown = " ".join(f"{key} {value:.4f}" for key, value in metrics.items() if key != "n")
-        logger.info("step %d %s %s", done, name, shown)
-        if run.main:
-            add_to_eval_log(run.folder / "eval_log.json", done, name, metrics)
-
-
+# -------------------------------------------------------------------------------------------------------------- summary
 def _print_summary(run: Run, results: dict) -> None:
     task = run.task
     if "train" in results:

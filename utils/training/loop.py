@@ -12,8 +12,9 @@ from utils.models.classifier import Classifier
 from utils.models.distributed import Processes
 from utils.models.forward import Precision
 from utils.training.checkpoint import Checkpoints
+from utils.training.evaluations import Evaluations
 from utils.training.objectives import erm
-from utils.training.progress import Meter, TrainLog, progress_bar, show
+from utils.training.progress import Meter, TrainLog, advance, progress_bar, show
 from utils.training.step import Objective, Step, Stepper, require_finite
 
 
@@ -41,27 +42,34 @@ def train(
     checkpoints: Checkpoints | None = None,
     log_path=None,
     hooks: Hooks | None = None,
+    evaluations: Evaluations | None = None,
 ) -> dict:
     """Train in place; returns counts and times: steps, examples and tokens seen, padded share, seconds.
 
     batches: an object with the methods of UniformBatches; objective: logits, labels and example_index of a micro-batch
-    to its per-example losses. Raises RunFailed on a non-finite loss, naming step and examples, or where memory does not
-    suffice for one sequence; Interrupted after SIGTERM or Ctrl-C, with the state saved.
+    to its per-example losses; evaluations: done when `settings` say so; they may end the training early. Raises RunFailed
+    on a non-finite loss, naming step and examples, or where memory does not suffice for one sequence; Interrupted after
+    SIGTERM or Ctrl-C, with the state saved.
     """
-    hooks = hooks or Hooks()
+    hooks, evaluations = hooks or Hooks(), evaluations or Evaluations(settings)
     stepper = Stepper(
         classifier, data, batches, settings, processes=processes, precision=precision, objective=objective
     )
-    meter = Meter(stepper.device, stepper.restore(checkpoints))
+    restored = stepper.restore(checkpoints)
+    meter = Meter(stepper.device, restored and restored["counts"])
+    evaluations.history = restored.get("evaluated", []) if restored else []
     log = TrainLog(log_path, stepper.done, enabled=bool(log_path) and processes.main)
 
     def save() -> None:
+        if meter.steps:  # the saved counts must include the last steps
+            meter.read(processes)
         for hook in hooks.on_save:
             hook()
-        stepper.save(checkpoints, meter.counts)
+        facts = {"counts": meter.counts, "evaluated": evaluations.history}
+        stepper.save(checkpoints, facts, best=evaluations.best_step)
 
     with progress_bar(stepper.nominal_steps, stepper.done, visible=processes.main) as bar, StopSignal() as stop:
-        while stepper.done < batches.num_steps:
+        while stepper.done < batches.num_steps and not evaluations.enough:
             step = stepper.take()
             _tell(step, batches, hooks)
             meter.add(
@@ -71,15 +79,19 @@ def train(
                 computed_tokens=sum(part.computed_tokens for part in step.micro_batches),
             )
             meter.counts["probed"] = stepper.probed
-            bar.update()
+            advance(bar, step.loss * processes.size)
 
-            logging_now = stepper.done % settings.logging_steps == 0 or stepper.done == batches.num_steps
-            saving_now = stepper.done % settings.save_steps == 0 or batches.epoch_ends(step.number)
-            if logging_now or saving_now:
+            due = settings.due(
+                stepper.done,
+                stepper.nominal_steps,
+                epoch_ends=batches.epoch_ends(step.number),
+                last=stepper.done == batches.num_steps,
+            )
+            if due.log or due.save:
                 since = meter.steps
                 seen = meter.read(processes)
                 require_finite(seen["loss"], step.number, step.rows, since=since)
-            if logging_now:
+            if due.log:
                 epoch = round(batches.epochs_done(stepper.done), 4)
                 entry = {"step": stepper.done, "epoch": epoch, "lr": step.learning_rate, **seen, **batches.report()}
                 log.write(entry)
@@ -88,18 +100,19 @@ def train(
                 show(bar, entry, batches.num_steps, meter.counts["seconds"], visible=processes.main)
             for hook in hooks.on_step:
                 hook(stepper.done)
-                stepper.model.train()  # a hook may have evaluated the model
+            improved = due.evaluate and evaluations.run(stepper.done)
+            stepper.model.train()  # a hook or an evaluation may have left the model in its other mode
             # Several processes must agree to stop. That costs a message, so they ask when they log.
-            stopping_now = (processes.size == 1 or logging_now) and processes.any(bool(stop.requested))
-            if stopping_now and meter.steps:
-                meter.read(processes)  # the saved counts must include the last steps
-            if saving_now or stopping_now:
+            stopping_now = (processes.size == 1 or due.log) and processes.any(bool(stop.requested))
+            if due.save or improved or stopping_now:
                 save()
             if stopping_now:
                 raise Interrupted(
                     f"{stop.requested or 'a signal'} at step {stepper.done} of {batches.num_steps}; the state is saved. "
                     "Run the same command again to continue"
                 )
+    if meter.steps:
+        meter.read(processes)
     return {"steps": stepper.done, "full_steps": stepper.nominal_steps, **meter.summary()}
 
 

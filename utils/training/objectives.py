@@ -15,11 +15,14 @@ from utils.models.families import final_linear
 from utils.training.shortcut import FLOOR, Shortcut
 
 
-def per_example_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """float32 (b,) losses: cross-entropy for class numbers int64 (b,), squared error for regression targets."""
+def per_example_loss(logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
+    """float32 (b,) losses: cross-entropy for class numbers int64 (b,), squared error for regression targets.
+
+    smoothing: share of the target that is spread evenly over the classes. Szegedy et al. 2016, arXiv 1512.00567, section 7.
+    """
     if labels.is_floating_point():
         return (logits.float().squeeze(1) - labels).square()
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+    return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
 
 
 def erm(logits: torch.Tensor, labels: torch.Tensor, example_index: np.ndarray) -> torch.Tensor:
@@ -42,7 +45,7 @@ def objective_of(settings: RunSettings, shortcut: Shortcut, model, labels: np.nd
         with learned_mixin(model, table(log_bias(shortcut.p_bias)), settings.mixin_penalty, settings.seed) as objective:
             yield objective
     else:
-        yield erm
+        yield smoothed(settings.label_smoothing_factor)
 
 
 def log_bias(p_bias: np.ndarray) -> np.ndarray:
@@ -113,3 +116,12 @@ def soft_targets(targets: torch.Tensor):
 
 def _rows(table: torch.Tensor, example_index: np.ndarray) -> torch.Tensor:
     return table[torch.from_numpy(example_index).to(table.device, non_blocking=True)]
+
+
+def smoothed(smoothing: float):
+    """The plain loss with smoothed labels (per_example_loss); `erm` where there is nothing to smooth."""
+
+    def objective(logits, labels, example_index):
+        return per_example_loss(logits, labels, smoothing=smoothing)
+
+    return objective if smoothing else erm

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from utils.command_line import bars_wanted
 from utils.files import write_text
 from utils.models.distributed import Processes
 
@@ -84,14 +84,21 @@ class Meter:
 
 def progress_bar(total: int, done: int, *, visible: bool) -> tqdm:
     """The bar of a training, drawn on a terminal only."""
-    return tqdm(total=total, initial=done, desc="training", unit="step", disable=not (visible and sys.stderr.isatty()))
+    return tqdm(total=total, initial=done, desc="training", unit="step", disable=not (visible and bars_wanted()))
+
+
+def advance(bar: tqdm, loss: torch.Tensor) -> None:
+    """One step further in the bar, with the loss of this step. It is read where the bar is drawn anew, since reading waits
+    for a GPU."""
+    if not bar.disable and (bar.n == bar.initial or time.time() - bar.last_print_t >= bar.mininterval):
+        bar.set_postfix(loss=f"{float(loss):.4f}", refresh=False)
+    bar.update()
 
 
 def show(bar: tqdm, entry: dict, total: int, seconds: float, *, visible: bool) -> None:
-    """Show loss and speed: in the bar on a terminal, as a log line elsewhere."""
-    speed, done = entry["examples_per_second"], entry["step"]
-    bar.set_postfix({"loss": f"{entry['loss']:.4f}", "ex/s": f"{speed:.0f}"})
+    """Show loss and speed as a log line where there is no bar."""
     if bar.disable and visible:
+        speed, done = entry["examples_per_second"], entry["step"]
         left = seconds / done * (total - done)
         template = "step %d/%d loss %.4f lr %.2e %.0f examples/s %.0f s left"
         logger.info(template, done, total, entry["loss"], entry["lr"], speed, left)

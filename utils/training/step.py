@@ -159,16 +159,19 @@ class Stepper:
         return logits
 
     # ------------------------------------------------------------------------------------------------- saved state
-    def save(self, checkpoints: Checkpoints | None, counts: dict) -> None:
-        """Write weights, optimizer, batches and counts. Every process must call it; the first one writes."""
+    def save(self, checkpoints: Checkpoints | None, facts: dict, *, best: int | None = None) -> None:
+        """Write weights, optimizer, batches and `facts` (JSON, the counts among them); keep the checkpoint of step `best`.
+        Every process must call it; the first one writes."""
         state = self.batches.state_dict()  # may ask the other processes
         if checkpoints and self.processes.main:
             arrays = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()}
-            extra = {"counts": counts, "scaler": self.scaler.state_dict()}
-            checkpoints.save(self.done, model=self.model, optimizer=self.optimizer, extra=extra, arrays=arrays)
+            extra = {**facts, "scaler": self.scaler.state_dict()}
+            checkpoints.save(
+                self.done, model=self.model, optimizer=self.optimizer, extra=extra, arrays=arrays, best=best
+            )
 
     def restore(self, checkpoints: Checkpoints | None) -> dict | None:
-        """Go back to the newest whole checkpoint; returns its counts, or None where there is none."""
+        """Go back to the newest whole checkpoint; returns its facts, or None where there is none."""
         found = checkpoints.restore(model=self.model, optimizer=self.optimizer) if checkpoints else None
         if found is None:
             return None
@@ -176,7 +179,7 @@ class Stepper:
         self.probed = extra["counts"]["probed"]
         self.scaler.load_state_dict(extra["scaler"])
         self.batches.load_state_dict({name: tensor.numpy() for name, tensor in arrays.items()})
-        return extra["counts"]
+        return extra
 
 
 def smaller_budget(budget: int, longest: int) -> int:
