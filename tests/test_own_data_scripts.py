@@ -22,7 +22,7 @@ from tests import documents, tiny
 from tests.test_own_data import nli_row, write_lines
 from utils.data.tables import read_table, write_table
 from utils.errors import InputError
-from utils.selection.selection import Selection
+from utils.selection.selection import Selection, random_ranking
 from utils.sweep import jobs, plan
 from utils.training.huggingface import WeightedTrainer, chosen_examples
 
@@ -236,6 +236,35 @@ def test_numbered_classes_and_predictions(world, tmp_path):
             "--do_eval",
         ]
         run_glue.main([str(word) for word in [*words, *more, tmp_path / "other"]])
+
+
+def test_a_pool_of_scores_stays_one(world, tmp_path, capsys):
+    """Its rows have whole numbers only, which would be classes."""
+    kept = random_ranking(12, 0)[:4]
+    write_table(tmp_path / "a.csv", columns(12, 0) | {"label": [i if i in kept else i + 0.5 for i in range(12)]})
+    words = [
+        "--train_file",
+        tmp_path / "a.csv",
+        "--validation_file",
+        tmp_path / "a.csv",
+        "--pool_size",
+        "4",
+        "--data_pcts",
+        "1",
+    ]
+    words += [
+        "--strategies",
+        "random",
+        "--seeds",
+        "0",
+        "--model_name_or_path",
+        world / "model",
+        "--list",
+        "--output_dir",
+    ]
+    sweep.main([str(word) for word in [*words, tmp_path / "out"]])
+    command = capsys.readouterr().out
+    assert "--do_regression" in command and f"--train_file {tmp_path / 'out' / 'pool' / 'train.jsonl'}" in command
 
 
 @pytest.mark.parametrize("data", ["--dataset_name reviews/saved", "--task_name snli --data_dir snli_1.0"])

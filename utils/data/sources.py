@@ -62,11 +62,8 @@ def open_data(settings: SourceSettings, *, cache_dir=None) -> Data:
             lambda split: load_split(task, split, data_dir=settings.data_dir, cache_dir=cache_dir),
         )
     read = _hub_splits(settings, cache_dir) if settings.dataset_name else _files(settings)
-    test = (
-        [name for name in read if name.startswith("test")]
-        if settings.dataset_name
-        else ["test"][: bool(settings.test_file)]
-    )
+    from_test_file = ("test",) if settings.test_file else ()  # a validation file may be called test
+    test = [name for name in read if name in from_test_file or (settings.dataset_name and name.startswith("test"))]
     dev = [name for name in read if name not in ("train", *test)]
     reference = next((name for name in ("train", *dev) if name in read), None)
     if reference is None:

@@ -129,11 +129,13 @@ class Sweep:
         )  # fmt: skip
         self.grouped = read_grouped(run.challenge, data.task)
         self.identity = self._check_folder(data.load("train"), run)
+        changed: set[str] = set()
         if settings.pool_size:
-            run = make_pool(data, run, settings.pool_size, self.out / "pool")
-            data = open_data(run, cache_dir=run.cache_dir)
+            pooled = make_pool(data, run, settings.pool_size, self.out / "pool")
+            changed = {name for name, value in vars(pooled).items() if value != getattr(run, name)}
+            run, data = pooled, open_data(pooled, cache_dir=run.cache_dir)
         self.run_settings, self.data = run, data
-        self.place_words = words_of(run, SourceSettings, StageSettings, only=PLACES)
+        self.place_words = words_of(run, SourceSettings, StageSettings, only=(*PLACES, *changed))
         train = data.load("train")
         self.n, self.fingerprint = len(train), train.fingerprint
         self.full_steps = math.ceil(run.num_train_epochs * math.ceil(self.n / run.examples_per_step))
