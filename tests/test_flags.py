@@ -151,7 +151,10 @@ def test_help_explains_the_scripts_own_flags_and_names_the_shared_ones(script):
 
 def test_bars_and_log_lines_do_not_overwrite_each_other():
     """On a terminal a log line takes a line of its own, and the bar shows the loss at once."""
+    import fcntl
     import pty
+    import struct
+    import termios
 
     code = (
         "import logging, torch\n"
@@ -163,7 +166,8 @@ def test_bars_and_log_lines_do_not_overwrite_each_other():
         "        advance(bar, torch.tensor(0.25)); logging.info('line %d', k)\n"
     )
     leader, follower = pty.openpty()
-    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "TQDM_DISABLE": "0"}
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "TQDM_DISABLE": "0", "TQDM_MININTERVAL": "0"}
     subprocess.run([sys.executable, "-c", code], stderr=follower, env=environment, cwd=tiny.ROOT, check=True)
     os.close(follower)
     written = b""
