@@ -96,7 +96,9 @@ class DeviceSettings:
 
     title: ClassVar[str] = "precision and device"
     fp16: bool = flag(False, "mixed precision with float16 (CUDA; elsewhere a warning and float32)")
-    bf16: bool = flag(False, "mixed precision with bfloat16 (CUDA; elsewhere a warning and float32)")
+    bf16: bool = flag(
+        False, "mixed precision with bfloat16 (CUDA, CPUs with AVX512-BF16 or AMX; elsewhere a warning and float32)"
+    )
     use_cpu: bool = flag(False, "stay on the CPU though there is a GPU", "no_cuda")
     tokens_per_micro_batch: int | None = flag(
         None, "tokens, padding included, in one forward pass (default: from the memory at hand)", type=positive_int

@@ -19,6 +19,7 @@ from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
 from utils.models.collate import collate, micro_batches
 from utils.models.distributed import Processes
+from utils.models.dropout import use_cheap_dropout
 from utils.models.forward import Precision, default_token_budget, forward, use_packing
 from utils.training.checkpoint import Checkpoints
 from utils.training.optimizer import learning_rate_schedule, make_optimizer
@@ -78,6 +79,8 @@ class Stepper:
         self.device = processes.device
         self.model = classifier.model.to(self.device)
         self.model.train()
+        if self.device.type == "cpu" and not settings.torch_compile:
+            use_cheap_dropout(self.model)
         self.optimizer = make_optimizer(self.model, settings)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
@@ -121,7 +124,9 @@ class Stepper:
         mine = np.argsort(self.lengths[rows], kind="stable")[self.processes.rank :: self.processes.size]
         while True:
             try:
-                return self._micro_batch_gradients(rows[mine], weights[mine], len(rows))
+                # The outer context keeps the weights that the passes cast: once for each step, not for each micro-batch.
+                with torch.autocast(self.device.type, enabled=False):
+                    return self._micro_batch_gradients(rows[mine], weights[mine], len(rows))
             except torch.OutOfMemoryError:
                 self.budget = smaller_budget(self.budget, int(self.lengths[rows].max()))
                 self.optimizer.zero_grad(set_to_none=True)
