@@ -176,6 +176,9 @@ class TrainingSettings(DeviceSettings):
     freeze_layers: int = flag(
         0, "keep the embeddings and the lowest N layers as they are", type=non_negative_int, metavar="N"
     )
+    cache_frozen: bool = flag(
+        False, "with --freeze_layers: compute the frozen layers once, without dropout, and keep their outputs on disk"
+    )
     torch_compile: bool = flag(False, "compile the model (pays on GPUs and in long runs)")
     seed: int = flag(42, "initial weights, dropout and batch order", type=seed_number)
     selection_seed: int | None = flag(None, "which examples are drawn (default: --seed)", type=seed_number)
@@ -239,6 +242,10 @@ class RunSettings(OutputSettings, DynamicsSettings, TrainingSettings, StageSetti
         if self.warmup_ratio > 1:
             raise InputError(
                 f"--warmup_ratio {self.warmup_ratio:g} is more than all steps; it is a fraction: 0.1 means 10 %"
+            )
+        if self.cache_frozen and (not self.freeze_layers or self.gradient_checkpointing or self.torch_compile):
+            raise InputError(
+                "--cache_frozen needs --freeze_layers 1 or more, without --gradient_checkpointing and --torch_compile"
             )
         for beta in ("adam_beta1", "adam_beta2"):
             if getattr(self, beta) >= 1:

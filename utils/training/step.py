@@ -5,6 +5,7 @@ micro-batches and over processes. Everything random in step s is a function of (
 equals one that was never interrupted.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from utils.data.tokens import Encoded
 from utils.errors import RunFailed
 from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
-from utils.models.collate import collate, micro_batches
+from utils.models.collate import Batch, collate, micro_batches
 from utils.models.distributed import Processes
 from utils.models.dropout import use_cheap_dropout
 from utils.models.forward import Precision, default_token_budget, forward, use_packing
+from utils.models.frozen import FrozenOutputs
 from utils.training.checkpoint import Checkpoints
 from utils.training.optimizer import learning_rate_schedule, make_optimizer
 
@@ -73,9 +75,11 @@ class Stepper:
         processes: Processes,
         precision: Precision,
         objective: Objective,
+        frozen: FrozenOutputs | None = None,
     ):
         self.classifier, self.data, self.batches, self.settings = classifier, data, batches, settings
         self.processes, self.precision, self.objective = processes, precision, objective
+        self.frozen = frozen
         self.device = processes.device
         self.model = classifier.model.to(self.device)
         self.model.train()
@@ -138,7 +142,7 @@ class Stepper:
         for part in micro_batches(self.lengths[rows], self.budget, packed=self.packed):
             batch = collate(self.data, rows[part], self.device, packed=self.packed)
             with self.precision.autocast():
-                logits = forward(self.classifier, self.compiled, batch)
+                logits = self._logits(batch)
             losses = self.objective(logits, self.labels[batch.rows], batch.rows)
             weight = torch.from_numpy(weights[part]).to(self.device, non_blocking=True)
             loss = (losses * weight).sum() / size
@@ -146,6 +150,10 @@ class Stepper:
             total += loss.detach()
             seen.append(MicroBatch(batch.rows, logits.detach(), losses.detach(), batch.input_ids.numel()))
         return total, seen
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        with self.frozen.resume(batch) if self.frozen else contextlib.nullcontext():
+            return forward(self.classifier, self.compiled, batch)
 
     def probe(self, rows: np.ndarray) -> np.ndarray:
         """Logits float32 (b, C) of candidates, forward only, dropout as in training: for online sampling."""
@@ -156,7 +164,7 @@ class Stepper:
         with torch.no_grad(), self.precision.autocast():
             for part in micro_batches(self.lengths[mine], 2 * self.budget, packed=self.packed):
                 batch = collate(self.data, mine[part], self.device, packed=self.packed)
-                out[part] = forward(self.classifier, self.compiled, batch).float()
+                out[part] = self._logits(batch).float()
         logits = np.empty((len(rows), out.shape[1]), dtype=np.float32)
         for other, shard in enumerate(self.processes.gather(out.cpu().numpy())):
             logits[other::size] = shard
