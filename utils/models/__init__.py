@@ -4,5 +4,6 @@ layers, and the processes of a distributed run.
 
 Others use `session.open_session` and its `Session` (a checkpoint that is ready to encode and predict),
 `classifier.Classifier`, `inference` for predictions and embeddings of many examples, `class_names` for matching outputs to
-labels, `pack` for the Hugging Face Trainer, `frozen.FrozenOutputs`, `families.FAMILIES`, `forward.choose_precision`, and `distributed.start` and `stop`.
+labels, `pack` for the Hugging Face Trainer, `frozen.FrozenOutputs`, `families.FAMILIES`, `forward.choose_precision`, and
+`distributed.start` and `stop`.
 """
