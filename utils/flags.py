@@ -95,7 +95,9 @@ class DeviceSettings:
     title: ClassVar[str] = "precision and device"
     folded: ClassVar[bool] = True
     fp16: bool = flag(False, "mixed precision with float16 (CUDA; elsewhere a warning and float32)")
-    bf16: bool = flag(False, "mixed precision with bfloat16 (CUDA; elsewhere a warning and float32)")
+    bf16: bool = flag(
+        False, "mixed precision with bfloat16 (CUDA, CPUs with AVX512-BF16 or AMX; elsewhere a warning and float32)"
+    )
     tf32: bool | None = flag(
         None, "TF32 for float32 products on a GPU (default: as torch does)", nargs="?", const=True, type=is_true
     )
@@ -228,6 +230,9 @@ class TrainingSettings(MomentSettings, DeviceSettings):
     gradient_checkpointing: bool = flag(False, "less memory, a third more time")
     freeze_layers: int = flag(
         0, "keep the embeddings and the lowest N layers as they are", type=non_negative_int, metavar="N"
+    )
+    cache_frozen: bool = flag(
+        False, "with --freeze_layers: compute the frozen layers once, without dropout, and keep their outputs on disk"
     )
     torch_compile: bool = flag(False, "compile the model (pays on GPUs and in long runs)")
     seed: int = flag(42, "initial weights, dropout and batch order", type=seed_number)
@@ -370,6 +375,10 @@ class RunSettings(
         self.check_moments()
         if self.early_stopping_patience and self.record_dynamics:
             raise InputError("--record_dynamics records all planned epochs: leave out --early_stopping_patience")
+        if self.cache_frozen and (not self.freeze_layers or self.gradient_checkpointing or self.torch_compile):
+            raise InputError(
+                "--cache_frozen needs --freeze_layers 1 or more, without --gradient_checkpointing and --torch_compile"
+            )
         for beta in ("adam_beta1", "adam_beta2"):
             if getattr(self, beta) >= 1:
                 raise InputError(f"--{beta} {getattr(self, beta):g}: must be below 1")

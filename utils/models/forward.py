@@ -38,13 +38,23 @@ def choose_precision(device: torch.device, *, fp16: bool = False, bf16: bool = F
     if fp16 and bf16:
         raise InputError("--fp16 and --bf16 exclude each other; give one")
     asked = "fp16" if fp16 else "bf16" if bf16 else "float32"
-    if asked != "float32" and device.type != "cuda":
-        logger.warning("--%s needs a CUDA GPU and this run is on %s: going on in float32", asked, device.type)
+    if asked == "fp16" and device.type != "cuda":
+        logger.warning("--fp16 needs a CUDA GPU and this run is on %s: going on in float32", device.type)
         asked = "float32"
-    elif asked == "bf16" and not torch.cuda.is_bf16_supported():
+    elif asked == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        logger.warning("--bf16: this CPU has no bfloat16 matrix instructions: going on in float32")
+        asked = "float32"
+    elif asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         logger.warning("--bf16 is not supported by this GPU: going on in float32; --fp16 would be faster")
         asked = "float32"
     return Precision(asked, device.type)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether bfloat16 is faster than float32 here: oneDNN and instructions for it (AVX512-BF16 or AMX), as torch says.
+    Without the instructions torch computes in bfloat16 too, more slowly."""
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions: then no
+    return torch.backends.mkldnn.is_available() and any(getattr(torch.cpu, ask, bool)() for ask in asks)
 
 
 def default_token_budget(classifier: Classifier, device: torch.device, *, training: bool) -> int:

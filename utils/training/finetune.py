@@ -24,6 +24,7 @@ from utils.models.class_names import detect_order, unresolved_message
 from utils.models.classifier import save_classifier
 from utils.models.distributed import Processes
 from utils.models.families import freeze_lower_layers
+from utils.models.frozen import FrozenOutputs
 from utils.models.session import Session, open_session
 from utils.run_directory import CARD_FILE, RunDirectory
 from utils.selection.data_map import plot_data_map
@@ -304,6 +305,10 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
         len(selection), selection.n_total, batches.batch_size, batches.num_steps, run.session.precision.name,
         processes.size,
     )  # fmt: skip
+    frozen = None
+    if settings.cache_frozen:
+        logger.warning("--cache_frozen: the %d frozen layers run without dropout", settings.freeze_layers)
+        frozen = FrozenOutputs(run.session, data, selection.indices, settings.freeze_layers)
     hooks, evaluations = Hooks(on_log=[run.trackers.log_training]), run.evaluations()
     checkpoints = Checkpoints(run.folder / "checkpoints", keep=settings.save_total_limit)
     recorder = None
@@ -323,6 +328,7 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
             processes=processes,
             precision=run.session.precision,
             objective=objective,
+            frozen=frozen,
             checkpoints=checkpoints,
             log_path=run.folder / "log.jsonl",
             hooks=hooks,

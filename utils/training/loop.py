@@ -11,6 +11,7 @@ from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
 from utils.models.distributed import Processes
 from utils.models.forward import Precision
+from utils.models.frozen import FrozenOutputs
 from utils.training.checkpoint import Checkpoints
 from utils.training.evaluations import Evaluations
 from utils.training.objectives import erm
@@ -39,6 +40,7 @@ def train(
     processes: Processes,
     precision: Precision,
     objective: Objective = erm,
+    frozen: FrozenOutputs | None = None,
     checkpoints: Checkpoints | None = None,
     log_path=None,
     hooks: Hooks | None = None,
@@ -47,13 +49,20 @@ def train(
     """Train in place; returns counts and times: steps, examples and tokens seen, padded share, seconds.
 
     batches: an object with the methods of UniformBatches; objective: logits, labels and example_index of a micro-batch
-    to its per-example losses; evaluations: done when `settings` say so; they may end the training early. Raises RunFailed
-    on a non-finite loss, naming step and examples, or where memory does not suffice for one sequence; Interrupted after
-    SIGTERM or Ctrl-C, with the state saved.
+    to its per-example losses; frozen: what frozen layers give for all rows that are trained on; evaluations: done when
+    `settings` say so; they may end the training early. Raises RunFailed on a non-finite loss, naming step and examples, or
+    where memory does not suffice for one sequence; Interrupted after SIGTERM or Ctrl-C, with the state saved.
     """
     hooks, evaluations = hooks or Hooks(), evaluations or Evaluations(settings)
     stepper = Stepper(
-        classifier, data, batches, settings, processes=processes, precision=precision, objective=objective
+        classifier,
+        data,
+        batches,
+        settings,
+        processes=processes,
+        precision=precision,
+        objective=objective,
+        frozen=frozen,
     )
     restored = stepper.restore(checkpoints)
     meter = Meter(stepper.device, restored and restored["counts"])

@@ -5,6 +5,7 @@ micro-batches and over processes. Everything random in step s is a function of (
 equals one that was never interrupted.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from utils.data.tokens import Encoded
 from utils.errors import RunFailed
 from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
-from utils.models.collate import collate, micro_batches
+from utils.models.collate import Batch, collate, micro_batches
 from utils.models.distributed import Processes
+from utils.models.dropout import use_cheap_dropout
 from utils.models.forward import Precision, default_token_budget, forward, use_packing
+from utils.models.frozen import FrozenOutputs
 from utils.training.checkpoint import Checkpoints
 from utils.training.optimizer import learning_rate_schedule, make_optimizer
 
@@ -72,12 +75,16 @@ class Stepper:
         processes: Processes,
         precision: Precision,
         objective: Objective,
+        frozen: FrozenOutputs | None = None,
     ):
         self.classifier, self.data, self.batches, self.settings = classifier, data, batches, settings
         self.processes, self.precision, self.objective = processes, precision, objective
+        self.frozen = frozen
         self.device = processes.device
         self.model = classifier.model.to(self.device)
         self.model.train()
+        if self.device.type == "cpu" and not settings.torch_compile:
+            use_cheap_dropout(self.model)
         self.optimizer = make_optimizer(self.model, settings)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
@@ -121,7 +128,9 @@ class Stepper:
         mine = np.argsort(self.lengths[rows], kind="stable")[self.processes.rank :: self.processes.size]
         while True:
             try:
-                return self._micro_batch_gradients(rows[mine], weights[mine], len(rows))
+                # The outer context keeps the weights that the passes cast: once for each step, not for each micro-batch.
+                with torch.autocast(self.device.type, enabled=False):
+                    return self._micro_batch_gradients(rows[mine], weights[mine], len(rows))
             except torch.OutOfMemoryError:
                 self.budget = smaller_budget(self.budget, int(self.lengths[rows].max()))
                 self.optimizer.zero_grad(set_to_none=True)
@@ -133,7 +142,7 @@ class Stepper:
         for part in micro_batches(self.lengths[rows], self.budget, packed=self.packed):
             batch = collate(self.data, rows[part], self.device, packed=self.packed)
             with self.precision.autocast():
-                logits = forward(self.classifier, self.compiled, batch)
+                logits = self._logits(batch)
             losses = self.objective(logits, self.labels[batch.rows], batch.rows)
             weight = torch.from_numpy(weights[part]).to(self.device, non_blocking=True)
             loss = (losses * weight).sum() / size
@@ -141,6 +150,10 @@ class Stepper:
             total += loss.detach()
             seen.append(MicroBatch(batch.rows, logits.detach(), losses.detach(), batch.input_ids.numel()))
         return total, seen
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        with self.frozen.resume(batch) if self.frozen else contextlib.nullcontext():
+            return forward(self.classifier, self.compiled, batch)
 
     def probe(self, rows: np.ndarray) -> np.ndarray:
         """Logits float32 (b, C) of candidates, forward only, dropout as in training: for online sampling."""
@@ -151,7 +164,7 @@ class Stepper:
         with torch.no_grad(), self.precision.autocast():
             for part in micro_batches(self.lengths[mine], 2 * self.budget, packed=self.packed):
                 batch = collate(self.data, mine[part], self.device, packed=self.packed)
-                out[part] = forward(self.classifier, self.compiled, batch).float()
+                out[part] = self._logits(batch).float()
         logits = np.empty((len(rows), out.shape[1]), dtype=np.float32)
         for other, shard in enumerate(self.processes.gather(out.cpu().numpy())):
             logits[other::size] = shard
