@@ -1,0 +1,108 @@
+"""Bias models: classifiers that see the shortcut alone, cross-fitted, because a model that saw an example knows its label.
+
+Each returns p_bias, float64 (n, C): a probability of each class for every example, from the texts and labels of the
+training split alone.
+"""
+
+import re
+
+import numpy as np
+
+from utils.data.overlap import overlap_share, supports_heuristics, words
+from utils.errors import InputError
+
+_NEGATION = re.compile(r"\b(?:no|not|never|nothing|nobody|none|nor|cannot|without|\w+n['’]t)\b", re.IGNORECASE)
+FOLDS = 5
+
+
+def overlap_bias(texts, labels, class_names, seed: int, *, what: str) -> np.ndarray:
+    """The bias model for HANS of Clark et al. 2019, arXiv 1909.03683: entailed or not, from the word overlap; what is not
+    entailment is split evenly over the other classes.
+
+    Three of its features: without word vectors and the difference of lengths. Raises InputError, which names `what` asked,
+    without two examples of either side.
+    """
+    is_entailed = labels == class_names.index("entailment")
+    if min(int(is_entailed.sum()), int((~is_entailed).sum())) < 2:
+        raise InputError(
+            f"{what} needs two examples called entailment and two that are not; {is_entailed.sum()} of {len(labels)} are"
+        )
+    two_way = _cross_fitted(_overlap_features(texts), is_entailed.astype(np.int64), seed, _published_model)
+    p_bias = np.repeat(two_way[:, :1] / (len(class_names) - 1), len(class_names), axis=1)
+    p_bias[:, class_names.index("entailment")] = two_way[:, 1]
+    return p_bias
+
+
+def rich_bias(texts, labels, seed: int) -> np.ndarray:
+    """Every class on its own, from the overlap, the three HANS heuristics, both lengths and negation."""
+    return _cross_fitted(_rich_features(texts), labels, seed, _rich_model)
+
+
+def hypothesis_bias(texts, labels, seed: int) -> np.ndarray:
+    """Every class on its own, from the words of the hypothesis (the last text column) and nothing else.
+
+    Logistic regression on which words are there. The hypothesis-only models of Clark et al. 2019 and Utama et al. 2020
+    are encoders.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    present = CountVectorizer(analyzer=words, binary=True, dtype=np.float32).fit_transform(texts[-1])
+    return _cross_fitted(present, labels, seed, _words_model)
+
+
+def _cross_fitted(features, labels, seed: int, new_model) -> np.ndarray:
+    """float64 (n, C): probability of each class, of every example by a model that was fitted to the other folds.
+
+    The folds are seeded, and hold each class in equal parts, to within one example: a class of two is in two folds. A
+    class that a model has not seen has probability 0; a model that has seen one class only is sure of it.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    fold = np.empty(len(labels), dtype=np.int64)
+    fold[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % FOLDS
+    probabilities = np.zeros((len(labels), int(labels.max()) + 1))
+    for number in range(fold.max() + 1):
+        held_out, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        classes = np.unique(labels[rest])
+        if len(classes) == 1:
+            probabilities[held_out, classes[0]] = 1 - 1e-6  # keeps every weight above 0
+        else:
+            model = new_model().fit(features[rest], labels[rest])
+            probabilities[np.ix_(held_out, classes)] = model.predict_proba(features[held_out])
+    return probabilities
+
+
+def _published_model():
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(solver="liblinear", class_weight="balanced", C=100, random_state=0)
+
+
+def _words_model():
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=200)
+
+
+def _rich_model():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+
+
+def _overlap_features(texts) -> np.ndarray:
+    """float32 (n, 3): the hypothesis stands in the premise in one piece; all its words do; the share of them that does."""
+    supported = supports_heuristics(*texts)
+    columns = [supported["subsequence"], supported["lexical_overlap"], overlap_share(*texts)]
+    return np.column_stack(columns).astype(np.float32)
+
+
+def _rich_features(texts) -> np.ndarray:
+    """float32 (n, 7): overlap, the three heuristics, log lengths of both sides, negation in the hypothesis."""
+    premises, hypotheses = texts
+    lengths = [np.log1p([len(words(text)) for text in side]) for side in texts]
+    negated = [bool(_NEGATION.search(text)) for text in hypotheses]
+    supported = supports_heuristics(premises, hypotheses)
+    columns = [overlap_share(premises, hypotheses), *supported.values(), *lengths, negated]
+    return np.column_stack(columns).astype(np.float32)
