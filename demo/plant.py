@@ -95,7 +95,7 @@ class Corpus:
     noise: float = 0.05
     noise_kind: str = "uniform"
     duplicates: float = 0.02
-    n: int = 6000
+    n: int = 4000
     seed: int = 0
 
 

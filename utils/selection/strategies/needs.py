@@ -141,7 +141,15 @@ _NEEDS = (
         "training dynamics of two runs, on the first half of the data and then on the second: --dynamics_path FIRST SECOND, "
         "the second recorded with --dynamics_all_rows",
         ("dynamics_path",),
-        given=_two_runs_are_given,
+        lambda maker, parameters: {"dynamics_path": maker.two_splits()},
+        _two_runs_are_given,
+    ),
+    Need(
+        "held out",
+        lambda inputs: inputs.held_out is not None,
+        "logits by models that were not trained on the example: --held_out_path FILE, .npy of shape (n, C)",
+        ("held_out_path",),
+        lambda maker, parameters: {"held_out_path": maker.held_out()},
     ),
     Need(
         "target",
