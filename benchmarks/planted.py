@@ -123,21 +123,23 @@ def ablations(work: Path, corpus: Corpus, examples, settings: RunSettings):
     """(name, inputs, parameters) of `rare` without one of its parts each."""
     import numpy as np
 
+    from utils.selection.dynamics import Dynamics
     from utils.selection.strategies import Inputs
 
     facts = {"seed": corpus.seed, "n": len(examples), "fingerprint": examples.fingerprint}
-    kept = InThisProcess(settings, MAKING, **facts)
-    held_out = np.load(kept.held_out(), allow_pickle=False)
-    yield "rare: held-out models alone", Inputs.of(examples, held_out=held_out), {"shallow_power": 0.0}
-    yield "rare: shallow models alone", Inputs.of(examples, held_out=np.zeros_like(held_out)), {}
-    yield (
-        "rare: a model that saw the labels",
-        Inputs.of(examples, held_out=np.load(kept.logits(), allow_pickle=False)),
-        {},
-    )
+    maker = InThisProcess(settings, MAKING, **facts)
+    dynamics, held_out = Dynamics.load(maker.dynamics()[0]), np.load(maker.held_out(), allow_pickle=False)
+    inputs = Inputs.of(examples, dynamics=dynamics)
+    yield "rare: encoder alone", inputs, {"shallow_power": 0.0}
+    yield "rare: power 1.5", inputs, {"shallow_power": 1.5}
+    alone = Inputs.of(examples, held_out=np.zeros_like(held_out))
+    yield "rare: shallow models alone", alone, {"cross_fitted": True}
+    crossed = {"shallow_power": 1.5, "cross_fitted": True}
+    yield "rare: cross-fitted, power 1.5", Inputs.of(examples, held_out=held_out), crossed
     elsewhere = dataclasses.replace(settings, output_dir=str(work / "equal"))
     equal = InThisProcess(elsewhere, dataclasses.replace(MAKING, crossfit_weight=1.0), **facts)
-    yield "rare: equal weights", Inputs.of(examples, held_out=np.load(equal.held_out(), allow_pickle=False)), {}
+    held_out = np.load(equal.held_out(), allow_pickle=False)
+    yield "rare: the same, equal weights", Inputs.of(examples, held_out=held_out), crossed
 
 
 def oracle_scores(work: Path, corpus: Corpus, examples, settings: RunSettings):

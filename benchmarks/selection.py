@@ -136,7 +136,7 @@ def load_inputs(args, chosen):
     return Inputs(
         args.n, "benchmark", dynamics.labels, None, texts, dynamics.class_names,
         np.load(args.work_dir / "embeddings.npy", mmap_mode="r"), "pooler",
-        Clusters.load(args.work_dir / "clusters.npz"), dynamics, dynamics.logits[-1].astype(np.float32), dynamics.logits[0].astype(np.float32),
+        Clusters.load(args.work_dir / "clusters.npz"), dynamics, dynamics.logits[-1].astype(np.float32),
         more_dynamics=(dynamics,) if "two splits" in chosen.needs else (), ranking=np.arange(args.n // 2),
     )  # fmt: skip
 

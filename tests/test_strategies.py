@@ -47,7 +47,7 @@ def make_inputs(n=300, d=6, k=7, seed=0) -> Inputs:
     genres = rng.choice(["fiction", "travel"], size=n).tolist()
     return Inputs(
         n, "f", labels, genres, (premises, hypotheses), NAMES, embeddings, "pooler", clusters, dynamics,
-        logits[-1].astype(np.float32), logits[0].astype(np.float32), ranking=rng.permutation(n)[: n // 2],
+        logits[-1].astype(np.float32), ranking=rng.permutation(n)[: n // 2],
     )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def flat_inputs(n=400) -> Inputs:
     return Inputs(
         n, "f", labels, None, (["a b"] * n, ["c"] * n), NAMES, ones, "pooler",
         Clusters(one_cluster, np.ones((1, 4)), np.zeros(n), "f", n), Dynamics(logits, labels, NAMES, range(3), "eval", "f"),
-        logits[0].astype(np.float32), logits[0].astype(np.float32), ranking=np.zeros(0, dtype=np.int64),
+        logits[0].astype(np.float32), ranking=np.zeros(0, dtype=np.int64),
     )  # fmt: skip
 
 
