@@ -131,11 +131,11 @@ def ablations(work: Path, corpus: Corpus, examples, settings: RunSettings):
     dynamics, held_out = Dynamics.load(maker.dynamics()[0]), np.load(maker.held_out(), allow_pickle=False)
     inputs = Inputs.of(examples, dynamics=dynamics)
     yield "rare: encoder alone", inputs, {"shallow_power": 0.0}
-    yield "rare: power 1.5", inputs, {"shallow_power": 1.5}
+    yield "rare: power 3", inputs, {"shallow_power": 3.0}
     alone = Inputs.of(examples, held_out=np.zeros_like(held_out))
     yield "rare: shallow models alone", alone, {"cross_fitted": True}
-    crossed = {"shallow_power": 1.5, "cross_fitted": True}
-    yield "rare: cross-fitted, power 1.5", Inputs.of(examples, held_out=held_out), crossed
+    crossed = {"cross_fitted": True}
+    yield "rare: cross-fitted", Inputs.of(examples, held_out=held_out), crossed
     elsewhere = dataclasses.replace(settings, output_dir=str(work / "equal"))
     equal = InThisProcess(elsewhere, dataclasses.replace(MAKING, crossfit_weight=1.0), **facts)
     held_out = np.load(equal.held_out(), allow_pickle=False)
@@ -205,7 +205,7 @@ def main(argv=None) -> None:
                 raise InputError(f"{path} is of another corpus ({before}); give another --output_dir")
     print(f"{len(work)} cells to do, {len(args.cells) * args.num_seeds - len(work)} done")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:  # one that lost its parent ends its cell
         for (name, corpus, path), done in [(one, pool.submit(run_cell, *one)) for one in work]:
             done.result()
             print(f"{name} seed {corpus.seed}: {read_json(path)['seconds']:.0f} s", flush=True)

@@ -16,7 +16,7 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
     source="ours; of Sanh et al. 2021, arXiv 2012.01300 (weak models show the shortcut)",
     fidelity="a method of this project; docs/planted.md says what it finds and where it fails",
 )
-def rare(inputs: Inputs, pool: Pool, *, shallow_power: float = 3.0, cross_fitted: bool = False) -> Picks:
+def rare(inputs: Inputs, pool: Pool, *, shallow_power: float = 2.0, cross_fitted: bool = False) -> Picks:
     """what shallow models get wrong and an encoder has learnt after a few epochs: rare, but hardly mislabelled.
 
     shallow_power: how much the error of the shallow models counts; 0 leaves the encoder alone, larger values take more
