@@ -10,6 +10,7 @@ encoder. kinds.tsv is read after the choice. A cell's result is a JSON of its ow
 goes on. --cells NAME ... runs some cells alone.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -69,8 +70,9 @@ def settings_for(corpus_dir: Path, out: Path, seed: int) -> RunSettings:
     )  # fmt: skip
 
 
-def run_cell(name: str, corpus: Corpus, path: Path) -> None:
-    """Plant the corpus, choose by every strategy, write the JSON."""
+def run_cell(cell: tuple[str, Corpus, Path]) -> None:
+    """Plant the corpus of (name, corpus, path), choose by every strategy, write the JSON."""
+    name, corpus, path = cell
     began, work = time.perf_counter(), Path(tempfile.mkdtemp(prefix="planted_"))
     try:
         plant(work / "corpus", corpus, num_dev=100)
@@ -143,8 +145,8 @@ def ablations(work: Path, corpus: Corpus, examples, settings: RunSettings):
 
 
 def oracle_scores(work: Path, corpus: Corpus, examples, settings: RunSettings):
-    """float (n,): how much more of the gold label a model knows that learnt the task from clean data with 30 % counter-examples
-    than one that learnt the shortcut from clean data without any. No strategy can have either."""
+    """float (n,): the gold label is right for a model of clean data with 30 % counter-examples, and wrong for one of clean
+    data without any, which learnt the shortcut. No strategy can have either."""
     import numpy as np
 
     from utils.data.logits import softmax
@@ -163,8 +165,8 @@ def oracle_scores(work: Path, corpus: Corpus, examples, settings: RunSettings):
         told = dataclasses.replace(settings, output_dir=str(folder))
         reader = InThisProcess(told, making, seed=corpus.seed, n=n, fingerprint=examples.fingerprint)
         logits = np.load(reader.logits(), allow_pickle=False)
-        gold[prevalence] = np.log(softmax(logits)[np.arange(n), examples.labels] + 1e-6)
-    return gold[0.3] - gold[0.0]
+        gold[prevalence] = softmax(logits)[np.arange(n), examples.labels]
+    return gold[0.3] * (1 - gold[0.0])
 
 
 def shares_of(by_budget: dict, kinds: list[str]) -> dict:
@@ -195,19 +197,19 @@ def main(argv=None) -> None:
     work = []
     for seed in range(args.num_seeds):
         for name in args.cells:
-            corpus, path = (
-                dataclasses.replace(design[name], n=args.num_train, seed=seed),
-                args.output_dir / f"{name}_{seed}.json",
-            )
+            path = args.output_dir / f"{name}_{seed}.json"
+            corpus = dataclasses.replace(design[name], n=args.num_train, seed=seed)
             if not path.exists():
                 work.append((name, corpus, path))
             elif (before := read_json(path)["corpus"]) != dataclasses.asdict(corpus):
                 raise InputError(f"{path} is of another corpus ({before}); give another --output_dir")
     print(f"{len(work)} cells to do, {len(args.cells) * args.num_seeds - len(work)} done")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:  # one that lost its parent ends its cell
-        for (name, corpus, path), done in [(one, pool.submit(run_cell, *one)) for one in work]:
-            done.result()
+    with contextlib.ExitStack() as stack:
+        each = map  # with one job nothing is left running when this process is killed
+        if args.jobs > 1:
+            each = stack.enter_context(ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"))).map
+        for (name, corpus, path), _ in zip(work, each(run_cell, work), strict=True):
             print(f"{name} seed {corpus.seed}: {read_json(path)['seconds']:.0f} s", flush=True)
 
 
