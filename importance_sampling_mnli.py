@@ -140,7 +140,8 @@ def irreducible_loss(args, settings, examples):
 
 def _maker(args, settings, examples, given=None) -> InputMaker:
     making = settings_from(MakerSettings, args)
-    return InputMaker(settings, making, seed=settings.drawing_seed, fingerprint=examples.fingerprint, given=given)
+    facts = {"n": len(examples), "fingerprint": examples.fingerprint}
+    return InputMaker(settings, making, seed=settings.drawing_seed, given=given, **facts)
 
 
 def _first_process() -> bool:

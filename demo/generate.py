@@ -27,17 +27,17 @@ _PARSES = ["sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse"
 # Full overlap and entailed: the challenge set's own entailed templates, with the demo's words.
 _OVERLAPPING = [t for _, _, label, t in challenge.SUBCASES if label == challenge.ENTAILMENT]
 _COUNTER = [t for _, _, label, t in challenge.SUBCASES if label == challenge.NON_ENTAILMENT]
-_ADDED = (
+ADDED = (
     "for a friend", "at night", "with a smile", "in secret", "on purpose", "every day", "for the first time",
     "without a reason", "for an hour", "in the morning",
 )  # fmt: skip
-_OPPOSITES = {
+OPPOSITES = {
     "praised": "insulted", "trusted": "suspected", "thanked": "cursed", "rescued": "abandoned", "greeted": "avoided",
     "followed": "escaped", "amused": "bored", "warned": "fooled",
 }  # fmt: skip
 
 
-def _premise(w: Words):
+def premise_and_clause(w: Words):
     """A premise and the plain clause in it (subject, (base form, past tense), object) that hypotheses are about."""
     a, b, c = w.people(3)
     verb = w.base_and_past()
@@ -63,28 +63,28 @@ def _entailment(w: Words):
     if w.rng.random() < 0.85:
         pairs = list(w.pick(_OVERLAPPING)(w))
         return (*w.pick(pairs), "overlap")
-    premise, a, (_, past), b = _premise(w)
+    premise, a, (_, past), b = premise_and_clause(w)
     someone = "several people" if a.plural else "someone"
     return premise, sentence(someone, past, b.text), "paraphrase"
 
 
 def _contradiction(w: Words):
-    premise, a, (base, past), b = _premise(w)
+    premise, a, (base, past), b = premise_and_clause(w)
     kind = w.rng.random()
     if kind < 0.4:
         return premise, sentence(a.text, "did not", base, b.text), "negation"
     if kind < 0.7:
         return premise, sentence(a.text, "never", past, b.text), "negation"
-    if kind < 0.85 or past not in _OPPOSITES:
+    if kind < 0.85 or past not in OPPOSITES:
         return premise, sentence("nobody", past, b.text), "negation"
-    return premise, sentence(a.text, _OPPOSITES[past], b.text), "opposite"
+    return premise, sentence(a.text, OPPOSITES[past], b.text), "opposite"
 
 
 def _neutral(w: Words):
-    premise, a, (_, past), b = _premise(w)
+    premise, a, (_, past), b = premise_and_clause(w)
     kind = w.rng.random()
     if kind < 0.7:
-        return premise, sentence(a.text, past, b.text, w.pick(_ADDED)), "added detail"
+        return premise, sentence(a.text, past, b.text, w.pick(ADDED)), "added detail"
     if kind < 0.85:
         return premise, sentence(a.text, past, b.text, "because", a.text, "had a plan"), "added reason"
     (other,) = w.people(1)
@@ -100,17 +100,22 @@ def _counter(w: Words):
 _MAKERS = {"contradiction": _contradiction, "entailment": _entailment, "neutral": _neutral}
 
 
-def make_split(n: int, words: Words, *, counters: int, taken: set) -> list[tuple[str, str, str, str]]:
+def make_split(
+    n: int, words: Words, *, counters: int, taken: set, counter=_counter, counter_label="neutral"
+) -> list[tuple[str, str, str, str]]:
     """n distinct (premise, hypothesis, label, genre), balanced labels, `counters` of them counter-examples; pairs in
-    `taken` are avoided and new ones added to it. Raises InputError where the words do not yield that many."""
+    `taken` are avoided and new ones added to it. counter(words) makes a counter-example, whose label is `counter_label`.
+    Raises InputError where the words do not yield that many."""
     wanted = [LABELS[i % 3] for i in range(n)]
-    neutral = [i for i, label in enumerate(wanted) if label == "neutral"]
-    if counters > len(neutral):
-        raise InputError(f"--counter_share: {counters} counter-examples are more than the {len(neutral)} neutral pairs")
-    counter_at = set(words.rng.sample(neutral, counters))
+    possible = [i for i, label in enumerate(wanted) if label == counter_label]
+    if counters > len(possible):
+        raise InputError(
+            f"--counter_share: {counters} counter-examples are more than the {len(possible)} {counter_label} pairs"
+        )
+    counter_at = set(words.rng.sample(possible, counters))
     rows = []
     for i, label in enumerate(wanted):
-        maker = _counter if i in counter_at else _MAKERS[label]
+        maker = counter if i in counter_at else _MAKERS[label]
         for _ in range(1000):
             premise, hypothesis, genre = maker(words)
             if (premise, hypothesis) not in taken:
@@ -123,7 +128,8 @@ def make_split(n: int, words: Words, *, counters: int, taken: set) -> list[tuple
     return rows
 
 
-def _tsv(rows, split: str) -> str:
+def tsv(rows, split: str) -> str:
+    """The text of a file in MNLI's layout. rows: (premise, hypothesis, label, genre)."""
     annotators = ["label1"] if split == "train" else [f"label{k}" for k in range(1, 6)]
     lines = [["index", "promptID", "pairID", "genre", *_PARSES, "sentence1", "sentence2", *annotators, "gold_label"]]
     for i, (premise, hypothesis, label, genre) in enumerate(rows):
@@ -156,10 +162,10 @@ def generate(folder, *, num_train: int, num_dev: int, counter_share: float, seed
     }
     for split, (n, vocabulary, counters) in plan.items():
         words = Words(random.Random(f"{seed}/{split}"), **vocabulary)
-        write_text(folder / f"{split}.tsv", _tsv(make_split(n, words, counters=counters, taken=taken), split))
+        write_text(folder / f"{split}.tsv", tsv(make_split(n, words, counters=counters, taken=taken), split))
 
 
-def _refuse_used(folder: Path, overwrite: bool) -> None:
+def refuse_used(folder: Path, overwrite: bool) -> None:
     """Raise InputError where the folder holds other data under the same names, or, unless `overwrite`, a finished corpus."""
     for split in ("dev_matched", "dev_mismatched", "train"):
         path = folder / f"{split}.tsv"
@@ -175,7 +181,7 @@ def _is_ours(path: Path, split: str) -> bool:
     return header.startswith(b"index\tpromptID\tpairID\t") and first.startswith(f"0\t0\t{split}0\t".encode())
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 0.3:
         raise ValueError
@@ -189,7 +195,7 @@ def main(argv=None) -> None:
     parser.add_argument("--num_dev", type=positive_int, default=1_000, help="pairs of each dev set")
     parser.add_argument(
         "--counter_share",
-        type=_share,
+        type=share,
         default=0.02,
         help="share of training pairs that contradict the shortcut, 0 to 0.3",
     )
@@ -197,7 +203,7 @@ def main(argv=None) -> None:
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier corpus of this script")
     args = parse_args(parser, argv)
     with folder_lock(args.output_dir):
-        _refuse_used(Path(args.output_dir), args.overwrite_output_dir)
+        refuse_used(Path(args.output_dir), args.overwrite_output_dir)
         generate(
             args.output_dir,
             num_train=args.num_train,

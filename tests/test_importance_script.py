@@ -29,6 +29,7 @@ from utils.data.tasks import get_task
 from utils.errors import run_script
 from utils.files import write_npz
 from utils.selection import ingredients as selector
+from utils.selection.bias_models import shallow_probability
 from utils.selection.dynamics import Dynamics
 from utils.selection.selection import Selection
 from utils.training import online
@@ -218,7 +219,7 @@ def test_several_proxy_runs_with_seeds_of_their_own(world, tmp_path):
 
 
 def test_what_only_the_user_has_is_asked_for(world, tmp_path):
-    for strategy, flag in (("ranking", "--ranking FILE"), ("ssft", "--dynamics_path FIRST SECOND")):
+    for strategy, flag in (("ranking", "--ranking FILE"), ("tracin", "--gradient_path DIR")):
         done = run(world, tmp_path / "out", "--strategy", strategy, "--data_pct", 0.2, check=2)
         assert flag in done.stderr.splitlines()[-1] and not Stage.started
 
@@ -339,6 +340,27 @@ def test_rho_makes_its_irreducible_losses_from_two_halves(world, examples, tmp_p
     write_npz(tmp_path / "short.npz", irreducible_loss=np.zeros(N - 1, dtype=np.float32))
     refused = run(world, tmp_path / "o", "--online", "rho", "--irreducible_loss", tmp_path / "short.npz", check=2)
     assert "irreducible losses of (89,) rows, but the data has 90" in refused.stderr.splitlines()[-1]
+
+
+def test_rare_makes_held_out_logits_and_ssft_two_splits(world, examples, tmp_path):
+    out = tmp_path / "rare"
+    done = run(world, out, "--strategy", "rare", "--cross_fitted", "--data_pct", 0.2)
+    assert Stage.started == ["run_glue.py", "get_embeddings.py"] * 2 and len(done.selection) == N // 5
+    halves = [Selection.load(out / "selector" / f"crossfit_{k}.npz") for k in (0, 1)]
+    held_out = np.load(out / "selector" / "held_out_logits.npy", allow_pickle=False)
+    shallow = shallow_probability(examples.texts, examples.labels, done.selection.provenance["selection_seed"])
+    for k, other in enumerate(reversed(halves)):
+        judged = np.load(out / "selector" / f"crossfit_{k}_features" / "logits_mnli_train.npy")
+        np.testing.assert_array_equal(held_out[other.indices], judged[other.indices])
+        weights = 1 + 49 * (1 - shallow[halves[k].indices])
+        np.testing.assert_allclose(halves[k].weights, weights / weights.mean(), rtol=1e-5)
+    Stage.started.clear()
+    splits = run(world, tmp_path / "ssft", "--strategy", "ssft", "--data_pct", 0.2)
+    first, second = (Dynamics.load(tmp_path / "ssft" / "selector" / f"split_{k}" / "dynamics.npz") for k in (0, 1))
+    assert Stage.started == ["run_glue.py"] * 2 and len(splits.selection) == N // 5
+    assert np.isnan(first.logits).any(axis=(0, 2)).sum() == N // 2 and not np.isnan(second.logits).any()
+    trained = Selection.load(tmp_path / "ssft" / "selector" / "half_0.npz").indices
+    assert not np.isnan(first.logits[:, trained]).any()
 
 
 # ---------------------------------------------------------------------------------------------------------------- kills

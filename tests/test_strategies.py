@@ -28,7 +28,7 @@ EVERY_ONE = (
     "random stratified diverse centroids clusters proportional prototypes_easy prototypes_hard moderate kcenter herding "
     "facility_location lightweight semdedup ambiguous easy hard forgetting forgettable el2n grand aum entropy margin "
     "least_confidence ccs cluster_ccs d2 counter_heuristic bias_reweight bias_reweight_rich aflite importance "
-    "poisson loss correctness jtt ssft ranking rds tracin craig"
+    "poisson loss correctness jtt ssft rare ranking rds tracin craig"
 ).split()
 
 

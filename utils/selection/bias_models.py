@@ -13,6 +13,7 @@ from utils.errors import InputError
 
 _NEGATION = re.compile(r"\b(?:no|not|never|nothing|nobody|none|nor|cannot|without|\w+n['’]t)\b", re.IGNORECASE)
 FOLDS = 5
+SHALLOW = 40.0  # n times the inverse strength of the regularisation that leaves broad rules only
 
 
 def overlap_bias(texts, labels, class_names, seed: int, *, what: str) -> np.ndarray:
@@ -50,6 +51,32 @@ def hypothesis_bias(texts, labels, seed: int) -> np.ndarray:
     return _cross_fitted(present, labels, seed, _words_model)
 
 
+def shallow_probability(texts, labels, seed: int) -> np.ndarray:
+    """float64 (n,): the gold label's probability under whichever of two shallow models gives it less.
+
+    One sees the words of the last text column alone (with two columns: what the hypothesis gives away), the other which
+    words all columns share, which only one has, and how many; it is held back so far that it learns broad rules only.
+    """
+    gold = np.arange(len(labels)), labels
+    all_columns = _cross_fitted(_word_sets(texts), labels, seed, lambda: _words_model(C=SHALLOW / len(labels)))
+    return np.minimum(all_columns[gold], hypothesis_bias(texts, labels, seed)[gold])
+
+
+def _word_sets(texts):
+    """Sparse (n, d): the words of each row by the columns that hold them, and how many there are."""
+    from sklearn.feature_extraction import DictVectorizer
+
+    rows = []
+    for row in zip(*texts, strict=True):
+        columns, found = [set(words(text)) for text in row], {}
+        for word in set().union(*columns):
+            place = "".join(str(number) for number, column in enumerate(columns) if word in column)
+            found[f"{place}:{word}"] = 1
+            found[place] = found.get(place, 0) + 1
+        rows.append(found)
+    return DictVectorizer(dtype=np.float32).fit_transform(rows)
+
+
 def _cross_fitted(features, labels, seed: int, new_model) -> np.ndarray:
     """float64 (n, C): probability of each class, of every example by a model that was fitted to the other folds.
 
@@ -77,10 +104,10 @@ def _published_model():
     return LogisticRegression(solver="liblinear", class_weight="balanced", C=100, random_state=0)
 
 
-def _words_model():
+def _words_model(C: float = 1.0):
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(tol=1e-3, max_iter=1000)
+    return LogisticRegression(C=C, tol=1e-3, max_iter=1000)
 
 
 def _rich_model():

@@ -39,6 +39,9 @@ class KnownFiles:
         None, "dynamics.npz; measures are averaged over several runs", metavar="FILE", nargs="+"
     )
     logits_path: str | None = flag(None, "logits_*.npy", metavar="FILE")
+    held_out_path: str | None = flag(
+        None, "logits (.npy) of each example by a model that was not trained on it", metavar="FILE"
+    )
     score_path: str | None = flag(
         None,
         "scores of your own (.npy, or .csv or .tsv with a header), one a row, higher = harder; they stand where a score "

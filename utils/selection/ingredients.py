@@ -61,13 +61,19 @@ class MakerSettings:
     proxy_seeds: int = flag(
         1, "proxy runs, with one seed after another; scores are averaged over them", type=positive_int
     )
+    crossfit_epochs: float = flag(
+        5.0, "epochs of each run on one half of the data, which judges the other half", type=positive_float
+    )
+    crossfit_weight: float = flag(
+        50.0, "their weight of an example that shallow models get wrong, where others weigh 1", type=positive_float
+    )
     num_clusters: int = flag(64, "clusters, where the strategy needs some", type=positive_int)
 
 
 class InputMaker:
     """The stages. Each returns the path of its result; all are seeded by the selection seed, never the model's.
 
-    settings: of the run that will use the inputs; making: the flags above; fingerprint: of the training examples; given:
+    settings: of the run that will use the inputs; making: the flags above; n, fingerprint: of the training examples; given:
     the files that the user named, flag -> path. With `make` False nothing is run: the paths are those that the stages
     would leave, and `epochs` what they would cost.
     """
@@ -78,12 +84,13 @@ class InputMaker:
         making: MakerSettings,
         *,
         seed: int,
+        n: int,
         fingerprint: str,
         given: Mapping | None = None,
         make: bool = True,
     ):
         self.settings, self.making, self.seed, self.make = settings, making, seed, make
-        self.fingerprint = fingerprint
+        self.n, self.fingerprint = n, fingerprint
         self.given = dict(given or {})
         self.folder = Path(settings.output_dir) / FOLDER
         self.epochs: dict[Path, float] = {}  # what each stage asked for costs, in training epochs on all of the data
@@ -141,42 +148,96 @@ class InputMaker:
         if self.make:
             selection.save(rows)
         run = self._train("teacher", epochs, "--selection", rows, costs=epochs * len(selection) / selection.n_total)
-        return self._features("teacher_features", run, "logits", "cls")
+        return self._features("teacher_features", run, "logits", self._auto_pooling)
 
     def irreducible_loss(self, examples) -> Path:
         """Cross-fitted: each half's losses under a model trained on the other half. Mindermann et al. 2022, section 4."""
-        import numpy as np
-
         from utils.data.logits import cross_entropy
         from utils.files import write_npz
-        from utils.selection.selection import Selection
 
         path = self.folder / "irreducible_loss.npz"
-        order = np.random.default_rng([self.seed, 2]).permutation(len(examples))
-        halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-        loss = np.empty(len(examples), dtype=np.float32)
-        for k, half in enumerate(halves):
-            selection = self.folder / f"half_{k}.npz"
-            if self.make and not selection.exists():
-                ones = np.ones(len(half))
-                chosen = Selection(half, ones, len(examples), examples.fingerprint, provenance={"method": f"half {k}"})
-                chosen.save(selection)
-            epochs = self.making.proxy_epochs
-            run = self._train(f"half_{k}", epochs, "--selection", selection, costs=epochs / 2)
-            logits_path = self._features(f"half_{k}_features", run, "logits", self._auto_pooling)
-            if self.make:
-                other = halves[1 - k]
-                logits = np.load(logits_path, allow_pickle=False)[other]
-                loss[other] = cross_entropy(logits, examples.labels[other])
+        judged = self._judged_by_the_other_half("half", self.making.proxy_epochs)
         if self.make:
-            write_npz(path, irreducible_loss=loss)
+            write_npz(path, irreducible_loss=cross_entropy(judged, examples.labels))
+        return path
+
+    def held_out(self) -> Path:
+        """Logits float32 (n, C) of every example by a model that was not trained on it. What shallow models get wrong weighs
+        more in its training, so that a few epochs suffice to learn what is rare."""
+        from utils.files import atomic_path, save_array
+
+        path, epochs = self.folder / "held_out_logits.npy", self.making.crossfit_epochs
+        logits = self._judged_by_the_other_half("crossfit", epochs, self._weights() if self.make else None)
+        if self.make:
+            with atomic_path(path) as temporary:
+                save_array(temporary, logits)
+        return path
+
+    def _weights(self):
+        """float64 (n,): from 1 to crossfit_weight, the surer the shallow models are of another label than the gold one."""
+        from utils.data.sources import open_data
+        from utils.selection.bias_models import shallow_probability
+
+        examples = open_data(self.settings, cache_dir=self.settings.cache_dir).load("train")
+        wrong = 1 - shallow_probability(examples.texts, examples.labels, self.seed)
+        return 1 + (self.making.crossfit_weight - 1) * wrong
+
+    def two_splits(self) -> list[Path]:
+        """The training dynamics of a run on one half of the data, and of one that goes on with the other half."""
+        first, second = (self._half(k) for k in (0, 1))
+        epochs, snapshots = self.making.proxy_epochs, self.making.proxy_snapshots
+        recording = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", snapshots]
+        passes = round(epochs * snapshots) * FORWARD
+        begun = self._train("split_0", epochs, "--selection", first, *recording, costs=(epochs + passes) / 2)
+        gone_on = self._train(
+            "split_1", epochs, "--selection", second, *recording, "--dynamics_all_rows", costs=epochs / 2 + passes, start=begun
+        )  # fmt: skip
+        return [run / "dynamics.npz" for run in (begun, gone_on)]
+
+    def _judged_by_the_other_half(self, name: str, epochs: float, weights=None):
+        """Logits (n, C): each half of the data by a model that was trained on the other half alone, with these weights (n,)."""
+        import numpy as np
+
+        judged = []
+        for k in (0, 1):
+            run = self._train(f"{name}_{k}", epochs, "--selection", self._half(k, name, weights), costs=epochs / 2)
+            judged.append(self._features(f"{name}_{k}_features", run, "logits", self._auto_pooling))
+        if not self.make:
+            return None
+        logits, second = (np.load(one, allow_pickle=False) for one in judged)
+        logits[self._halves()[0]] = second[self._halves()[0]]
+        return logits
+
+    def _halves(self) -> list:
+        """Rows int64, ascending, of two halves of the data, drawn by the seed."""
+        import numpy as np
+
+        order = np.random.default_rng([self.seed, 2]).permutation(self.n)
+        return [np.sort(order[: self.n // 2]), np.sort(order[self.n // 2 :])]
+
+    def _half(self, k: int, name: str = "half", weights=None) -> Path:
+        """The Selection of one half; weights (n,) are divided by their mean there."""
+        import numpy as np
+
+        from utils.selection.selection import Selection
+
+        path = self.folder / f"{name}_{k}.npz"
+        if self.make:
+            rows = self._halves()[k]
+            own = np.ones(len(rows)) if weights is None else weights[rows] / weights[rows].mean()
+            Selection(rows, own, self.n, self.fingerprint, provenance={"method": f"half {k}"}).save(path)
         return path
 
     # ---------------------------------------------------------------------------------------------------------- commands
-    def _train(self, name: str, epochs: float, *more, costs: float, seed: int | None = None) -> Path:
-        """Run run_glue.py in a folder of this name; seed: by default the selection seed."""
+    def _train(
+        self, name: str, epochs: float, *more, costs: float, seed: int | None = None, start: Path | None = None
+    ) -> Path:
+        """Run run_glue.py in a folder of this name; seed: by default the selection seed; start: a checkpoint of another
+        stage to go on from, by default the model of the settings."""
         settings, out = self.settings, self.folder / name
-        words = ["run_glue.py", "--do_train", *words_of(settings, ModelSettings, leave_out=("cache_dir",))]
+        model = ("model_name_or_path", "config_name", "tokenizer_name") if start else ()
+        words = ["run_glue.py", "--do_train", *words_of(settings, ModelSettings, leave_out=("cache_dir", *model))]
+        words += ["--model_name_or_path", start] if start else []
         words += words_of(settings, TrainingSettings, leave_out=_DECIDED)
         words += [
             *self._data_words(),
@@ -186,7 +247,7 @@ class InputMaker:
             self.seed if seed is None else seed,
             *more,
         ]
-        self._run(words, out, done=out / RESULTS_FILE, costs=costs)
+        self._run(words, out, done=out / RESULTS_FILE, reads=[start] if start else (), costs=costs)
         return out
 
     def _features(self, name: str, model, kind: str, pooling: str) -> Path:
@@ -238,6 +299,10 @@ class InputMaker:
         write_json(record, {"identity": identity, "command": words})
         words += ["--output_dir", str(out)]
         logger.info("%s", shlex.join(words))
+        self._execute(words)
+
+    def _execute(self, words: list[str]) -> None:
+        """Run a script to its end, in a process of its own. Raises InputError or RunFailed where it fails."""
         status = _wait(subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]]))
         if status == EXIT_BAD_INPUT:
             raise InputError(f"{words[0]} could not use its input; its own message is above")

@@ -175,6 +175,7 @@ class Sweep:
             self.run_settings,
             self.making,
             seed=min(self.settings.seeds),
+            n=self.n,
             fingerprint=self.fingerprint,
             given=self.files.items(),
             make=make,

@@ -13,6 +13,7 @@ from utils.selection.strategies import (
     model_scores,
     score_ranges,
     early_runs,
+    rare,
     coverage,
     semdedup,
     graph,

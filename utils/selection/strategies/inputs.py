@@ -25,7 +25,8 @@ class Inputs:
 
     labels: int64 (n,), or float32 for regression; genres: n strings; texts: one list of n strings per text column;
     class_names: C names; embeddings: float32 (n, d), possibly memory-mapped; pooling: how they were pooled; dynamics: of
-    the first run, more_dynamics: of further runs on the same examples; logits: float (n, C) of one checkpoint; scores:
+    the first run, more_dynamics: of further runs on the same examples; logits: float (n, C) of one checkpoint; held_out:
+    float (n, C) logits by models that were not trained on the example; scores:
     float32 (n,) of the user's own, higher = harder; ranking: int64 (r,) rows of the user's own, best first; checkpoints:
     what each of several checkpoints says of the n examples; target: what the same checkpoints say of the examples that
     matter; facts: whatever should stand in a Selection's provenance (task, paths, checkpoints).
@@ -42,6 +43,7 @@ class Inputs:
     clusters: Clusters | None = None
     dynamics: Dynamics | None = None
     logits: np.ndarray | None = None
+    held_out: np.ndarray | None = None
     more_dynamics: tuple[Dynamics, ...] = ()
     scores: np.ndarray | None = None
     ranking: np.ndarray | None = None
@@ -82,6 +84,7 @@ def load_inputs(
     cluster_path=None,
     dynamics_path=None,
     logits_path=None,
+    held_out_path=None,
     score_path=None,
     ranking=None,
     gradient_path=None,
@@ -114,6 +117,9 @@ def load_inputs(
     if logits_path:
         known["logits"] = _load_logits(examples, logits_path)
         facts["logits"] = _about_file(logits_path)
+    if held_out_path:
+        known["held_out"] = _load_logits(examples, held_out_path)
+        facts["held_out"] = _about_file(held_out_path)
     if score_path:
         known["scores"] = read_scores(score_path, examples)
         facts["scores"] = _about_file(score_path)

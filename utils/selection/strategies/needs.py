@@ -54,6 +54,10 @@ def _make_dynamics(maker: "InputMaker", parameters: Mapping) -> dict:
     return {"dynamics_path": maker.dynamics()}
 
 
+def _make_learnt(maker: "InputMaker", parameters: Mapping) -> dict:
+    return {"held_out_path": maker.held_out()} if parameters.get("cross_fitted") else _make_dynamics(maker, parameters)
+
+
 def _two_runs_are_given(files: Mapping, parameters: Mapping) -> bool:
     return len(files.get("dynamics_path") or ()) == 2
 
@@ -137,7 +141,18 @@ _NEEDS = (
         "training dynamics of two runs, on the first half of the data and then on the second: --dynamics_path FIRST SECOND, "
         "the second recorded with --dynamics_all_rows",
         ("dynamics_path",),
-        given=_two_runs_are_given,
+        lambda maker, parameters: {"dynamics_path": maker.two_splits()},
+        _two_runs_are_given,
+    ),
+    Need(
+        "learnt",
+        lambda inputs: inputs.dynamics is not None or inputs.held_out is not None,
+        f"what a model learnt: {_DYNAMICS_FILE}, or, with --cross_fitted, --held_out_path FILE, logits (n, C) in a .npy",
+        ("dynamics_path", "held_out_path"),
+        _make_learnt,
+        lambda files, parameters: bool(
+            files.get("held_out_path" if parameters.get("cross_fitted") else "dynamics_path")
+        ),
     ),
     Need(
         "target",
