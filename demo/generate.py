@@ -37,7 +37,7 @@ OPPOSITES = {
 }  # fmt: skip
 
 
-def premise_and_clause(w: Words):
+def _premise(w: Words):
     """A premise and the plain clause in it (subject, (base form, past tense), object) that hypotheses are about."""
     a, b, c = w.people(3)
     verb = w.base_and_past()
@@ -63,13 +63,13 @@ def _entailment(w: Words):
     if w.rng.random() < 0.85:
         pairs = list(w.pick(_OVERLAPPING)(w))
         return (*w.pick(pairs), "overlap")
-    premise, a, (_, past), b = premise_and_clause(w)
+    premise, a, (_, past), b = _premise(w)
     someone = "several people" if a.plural else "someone"
     return premise, sentence(someone, past, b.text), "paraphrase"
 
 
 def _contradiction(w: Words):
-    premise, a, (base, past), b = premise_and_clause(w)
+    premise, a, (base, past), b = _premise(w)
     kind = w.rng.random()
     if kind < 0.4:
         return premise, sentence(a.text, "did not", base, b.text), "negation"
@@ -81,7 +81,7 @@ def _contradiction(w: Words):
 
 
 def _neutral(w: Words):
-    premise, a, (_, past), b = premise_and_clause(w)
+    premise, a, (_, past), b = _premise(w)
     kind = w.rng.random()
     if kind < 0.7:
         return premise, sentence(a.text, past, b.text, w.pick(ADDED)), "added detail"

@@ -66,15 +66,17 @@ def _word_sets(texts):
     """Sparse (n, d): the words of each row by the columns that hold them, and how many there are."""
     from sklearn.feature_extraction import DictVectorizer
 
-    rows = []
-    for row in zip(*texts, strict=True):
-        columns, found = [set(words(text)) for text in row], {}
-        for word in set().union(*columns):
-            place = "".join(str(number) for number, column in enumerate(columns) if word in column)
-            found[f"{place}:{word}"] = 1
-            found[place] = found.get(place, 0) + 1
-        rows.append(found)
-    return DictVectorizer(dtype=np.float32).fit_transform(rows)
+    return DictVectorizer(dtype=np.float32).fit_transform(_words_by_place(row) for row in zip(*texts, strict=True))
+
+
+def _words_by_place(row) -> dict[str, int]:
+    """{"01:word": 1, "01": number of such words, ...} of one example, where 01 means that both columns hold them."""
+    columns, found = [set(words(text)) for text in row], {}
+    for word in set().union(*columns):
+        place = "".join(str(number) for number, column in enumerate(columns) if word in column)
+        found[f"{place}:{word}"] = 1
+        found[place] = found.get(place, 0) + 1
+    return found
 
 
 def _cross_fitted(features, labels, seed: int, new_model) -> np.ndarray:
