@@ -128,7 +128,7 @@ def test_five_data_sets_go_from_text_to_a_report(world, tmp_path, monkeypatch, d
 # -------------------------------------------------------------------------------------------------------- challenge sets
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
-    """A checkpoint that knows the three classes of the reviews, in an order that is not that of the alphabet."""
+    """A checkpoint that knows the three classes of the reviews."""
     out = tmp_path_factory.mktemp("trained") / "out"
     flags = ["--train_file", world / "reviews" / "train.csv", "--model_name_or_path", world / "model", "--do_train",
              "--num_train_epochs", "1", "--cache_dir", world / "cache", "--output_dir", out]  # fmt: skip
@@ -156,6 +156,24 @@ def test_accuracy_by_group(world, trained, tmp_path):
     assert found["worst_group"] == pytest.approx(min(by_group.values()))
     assert found["mean_over_groups"] == pytest.approx(np.mean(list(by_group.values())))
     assert found["accuracy"] == pytest.approx(results["eval"]["dev"]["eval_acc"]) and 0 < right.mean() < 1
+
+
+def test_a_checkpoint_that_numbers_the_classes_otherwise_answers_the_same(world, trained, tmp_path):
+    order = [2, 0, 1]
+    model = transformers.BertForSequenceClassification.from_pretrained(trained)
+    with torch.no_grad():
+        model.classifier.weight.copy_(model.classifier.weight[order].clone())
+        model.classifier.bias.copy_(model.classifier.bias[order].clone())
+    model.config.id2label = {i: tiny.LABELS[k].upper() for i, k in enumerate(order)}
+    model.save_pretrained(tmp_path / "turned")
+    tiny.write_tokenizer(tmp_path / "turned")
+    challenge = world / "reviews" / "length.jsonl"
+    for name, checkpoint in (("a", trained), ("b", tmp_path / "turned")):
+        evaluated(world, checkpoint, tmp_path / name, challenge)
+    for file, width in (("predictions_dev.tsv", 3), ("predictions_challenge_c.tsv", 4)):
+        texts = [(tmp_path / name / file).read_text().splitlines() for name in "ab"]
+        a, b = ([line.split("\t")[:width] for line in lines] for lines in texts)
+        assert a == b and len({row[-1] for row in a[1:]}) > 1
 
 
 def test_two_classes_and_three_are_merged_by_name(world, trained, tmp_path):
