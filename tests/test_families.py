@@ -19,11 +19,14 @@ from hans.generate import HEADER
 from tests import tiny
 from utils.errors import InputError
 from utils.files import read_json
-from utils.flags import ModelSettings
+from utils.flags import InferenceSettings, ModelSettings
 from utils.models import forward as passes
+from utils.models import pack
 from utils.models.classifier import load_classifier
 from utils.models.families import final_linear, freeze_lower_layers
+from utils.models.frozen import FrozenOutputs
 from utils.models.packing import packed_logits, packed_outputs, supports_packing
+from utils.models.session import Session
 
 PACKED = [row for row in ROWS if read_json(bench.RESULTS)["families"][row.name]["about"]["batches"] == "packed"]
 every_family = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -78,6 +81,49 @@ def test_no_linear_layer_sees_padding(row):
     # BERT's own pooler runs on one token; DeBERTa v2 uses a projection for its table of positions too.
     others = {1, *(len(p) for name, p in model.named_parameters() if "rel_embeddings" in name)}
     assert set(seen) - others == rows
+
+
+@packed_families
+def test_every_family_runs_packed_for_the_trainer(row):
+    model, data = build(row).eval(), make_data(build(row), LENGTHS)
+    batch = collate(data, ALL, torch.device("cpu"))
+    padded = passes.forward(classifier_of(model), model, batch)
+    pack.enable(model)
+    parts = list(zip(data.offsets, data.offsets[1:], strict=False))
+    rows = [{"input_ids": data.input_ids[a:b].tolist(), "label": 0} for a, b in parts]
+    if data.token_type_ids is not None:
+        rows = [
+            row | {"token_type_ids": data.token_type_ids[a:b].tolist()} for row, (a, b) in zip(rows, parts, strict=True)
+        ]
+    out = model(**pack.collate(rows))
+    assert torch.allclose(out.logits, padded, atol=1e-5) and out.loss.isfinite()
+
+
+@every_family
+def test_frozen_layers_need_not_run_again(row, tmp_path):
+    classifier, data = classifier_of(build(row)), make_data(build(row), LENGTHS)
+    model = classifier.model.eval()
+    try:
+        freeze_lower_layers(model, 1)
+    except InputError:
+        pytest.skip("its layers are shared")
+    session = Session(
+        classifier,
+        bench.start(use_cpu=True),
+        bench.Precision("float32", "cpu"),
+        InferenceSettings(cache_dir=str(tmp_path)),
+    )
+    if row.model_type == "t5":
+        with pytest.raises(InputError, match="hand on more than hidden states"):
+            FrozenOutputs(session, data, ALL, 1)
+        return
+    frozen = FrozenOutputs(session, data, ALL, 1)
+    batch = collate(data, ALL, torch.device("cpu"), packed=passes.use_packing(classifier, session.precision))
+    with torch.no_grad():
+        whole = passes.forward(classifier, model, batch)
+        with frozen.resume(batch):
+            resumed = passes.forward(classifier, model, batch)
+    assert torch.allclose(whole, resumed, atol=1e-5)
 
 
 @pytest.mark.parametrize(

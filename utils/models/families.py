@@ -105,18 +105,22 @@ def final_linear(model) -> torch.nn.Linear:
     return found[-1]
 
 
+def layers_of(model) -> torch.nn.ModuleList | None:
+    """The layers, lowest first, of an encoder-decoder those of the encoder; None where the model shares or hides them."""
+    lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))
+    return next((m for m in lists if len(m) == model.config.num_hidden_layers), None)
+
+
 def freeze_lower_layers(model, count: int) -> None:
     """Keep the embeddings and the lowest `count` layers as they are; of an encoder-decoder, those of the encoder.
     Raises InputError where that cannot be done."""
-    base, total = model.base_model, model.config.num_hidden_layers
-    lists = (m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == total)
-    stack = next(lists, None)
+    base, stack = model.base_model, layers_of(model)
     if stack is None:
         raise InputError(
             f"--freeze_layers: {type(model).__name__} shares or hides its layers; it can only be trained whole"
         )
-    if count > total:
-        raise InputError(f"--freeze_layers {count}: the model has {total} layers")
+    if count > len(stack):
+        raise InputError(f"--freeze_layers {count}: the model has {len(stack)} layers")
     first = next(stack.parameters())
     for parameter in base.parameters():  # the embeddings stand before the layers
         if parameter is first:

@@ -19,6 +19,7 @@ from utils.data.tokens import Encoded
 from utils.errors import InputError
 from utils.files import cache_home, file_sha256, mismatch, read_json, reserve_space, write_json
 from utils.models.collate import Batch, collate, micro_batches
+from utils.models.families import layers_of
 from utils.models.forward import default_token_budget, forward, use_packing
 from utils.models.session import Session
 
@@ -31,8 +32,8 @@ class FrozenOutputs:
     """Hidden states (t, d) that enter layer `count`, of the examples `rows` of a split, and passes that start from them."""
 
     def __init__(self, session: Session, data: Encoded, rows: np.ndarray, count: int):
-        """Compute the states, or find them computed. Raises InputError where no layer is left to train, or the disk has
-        too little room."""
+        """Compute the states, or find them computed. Raises InputError where no layer is left to train, the disk
+        has too little room, or the layers hand on more than hidden states (T5: a bias of positions)."""
         self._session, self._data, self._count = session, data, count
         self._layers = layers_of(session.classifier.model)
         if count >= len(self._layers):
@@ -48,6 +49,7 @@ class FrozenOutputs:
         self._states = np.load(folder / "states.npy", mmap_mode="r", allow_pickle=False)
         with contextlib.suppress(_Reached), torch.inference_mode():
             self._reach(self._rows[:1])
+        self._require_agreement(self._rows[:4])
 
     @contextlib.contextmanager
     def resume(self, batch: Batch):
@@ -141,6 +143,19 @@ class FrozenOutputs:
                     states[begin:end] = found[done : done + end - begin]
                     done += end - begin
 
+    def _require_agreement(self, rows: np.ndarray) -> None:
+        session, model = self._session, self._session.classifier.model
+        packed = use_packing(session.classifier, session.precision)
+        batch = collate(self._data, rows, session.processes.device, packed=packed)
+        with torch.inference_mode(), session.precision.autocast():
+            whole = forward(session.classifier, model, batch).float()
+            with self.resume(batch):
+                resumed = forward(session.classifier, model, batch).float()
+        if not torch.allclose(whole, resumed, atol=1e-4 if self._dtype == torch.float32 else 0.1):
+            raise InputError(
+                f"--cache_frozen: the layers of {type(model).__name__} hand on more than hidden states; leave it out"
+            )
+
     def _reach(self, rows: np.ndarray) -> None:
         """Run those examples up to layer `count` and raise _Reached with what enters it, (t, d)."""
         session = self._session
@@ -174,12 +189,6 @@ class _Reached(Exception):
     def __init__(self, states: torch.Tensor):
         super().__init__()
         self.states = states
-
-
-def layers_of(model) -> torch.nn.ModuleList:
-    """The layers of the encoder, lowest first. `freeze_lower_layers` has refused models without such a list."""
-    total = model.config.num_hidden_layers
-    return next(m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == total)
 
 
 def _damage(folder: Path) -> bool:
