@@ -33,7 +33,7 @@ from utils.selection.strategies import NEEDS, STRATEGIES, get_strategy
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "planted"
 BUDGETS = (0.02, 0.1, 0.3)
-SEEDS = (0, 1, 2)
+SEEDS = (1, 2, 3)  # the rule of `rare` was chosen on corpora of seed 0
 ORACLE, CHANCE = "oracle", "random"
 MAKING = MakerSettings()
 
@@ -195,7 +195,7 @@ def main(argv=None) -> None:
     parser.add_argument("--jobs", type=positive_int, default=1, help="processes at a time, of one thread each")
     args = parse_args(parser, argv)
     work = []
-    for seed in range(args.num_seeds):
+    for seed in SEEDS[: args.num_seeds]:
         for name in args.cells:
             path = args.output_dir / f"{name}_{seed}.json"
             corpus = dataclasses.replace(design[name], n=args.num_train, seed=seed)
