@@ -86,6 +86,12 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=start_report))
 
 
+def without_figures(monkeypatch):
+    """Drawing takes most of the time of small runs."""
+    monkeypatch.setattr("utils.report.write.draw", lambda runs, out: {})
+    monkeypatch.setattr("utils.selection.cluster_report.draw", lambda *args, **options: [])
+
+
 def run(line, data, out, more=()):
     python, script, *words = shlex.split(
         line.replace("$DATA", data).replace("$OUT", str(out)).replace("$MODEL", "model")
@@ -106,6 +112,8 @@ def test_five_data_sets_go_from_text_to_a_report(world, tmp_path, monkeypatch, d
     monkeypatch.chdir(world)
     monkeypatch.setenv("TIS_CACHE", str(world / "cache"))
     in_this_process(monkeypatch)
+    if "csv" not in data:
+        without_figures(monkeypatch)
     embed, cluster, select, sweeping = blocks()[1]
     run(embed, data, tmp_path, SMALL)
     run(cluster, data, tmp_path, ["--num_seeds", "1"])
@@ -289,6 +297,7 @@ def test_a_pool_of_scores_stays_one(world, tmp_path, capsys):
 def test_a_pool_of_any_data_set(world, tmp_path, monkeypatch, data):
     monkeypatch.chdir(world)
     in_this_process(monkeypatch)
+    without_figures(monkeypatch)
     words = [
         "--strategies",
         "random",
