@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 import cluster_embeddings
+import explore
 import get_embeddings
 import report
 import run_glue
@@ -68,7 +70,7 @@ def world(tmp_path_factory):
 
 
 def in_this_process(monkeypatch):
-    """A sweep's runs and its report, without processes of their own."""
+    """A sweep's runs, its explorer and its report, without processes of their own."""
 
     def run_jobs(todo, *, on_end, **options):
         for job in todo:
@@ -77,13 +79,13 @@ def in_this_process(monkeypatch):
             on_end(job, False)
         return {}
 
-    def start_report(command):
-        report.main(list(map(str, command[2:])))
+    def start_script(command):
+        {"report.py": report, "explore.py": explore}[Path(command[1]).name].main(list(map(str, command[2:])))
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(plan, "run_jobs", run_jobs)
     monkeypatch.setattr(plan.Sweep, "_trial_speed", lambda self: 1.0)
-    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=start_report))
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(run=start_script))
 
 
 def without_figures(monkeypatch):

@@ -77,7 +77,7 @@ class Evaluations:
 def deciding_metric(settings: MomentSettings, task: Task) -> tuple[str, str, int]:
     """(dev split, key of its metrics, sign) by which evaluations are compared. Raises InputError for unknown names."""
     asked = (settings.metric_for_best_model or "loss").removeprefix("eval_")
-    split, name = next(iter(task.dev)), asked
+    split, name = next(iter(task.dev), ""), asked  # a data set without a dev split is never evaluated
     for other, record in task.dev.items():
         for spelling in (other, record.short):
             if asked.startswith(f"{spelling}_"):
