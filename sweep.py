@@ -28,7 +28,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, command_line, parse_args
+from utils.command_line import ArgumentParser, command_line, parse_args, shard
 from utils.errors import InputError, RunFailed, run_script
 from utils.flags import RunSettings, add_flags, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
@@ -39,13 +39,6 @@ from utils.sweep.plan import DECIDED, Sweep, SweepSettings
 from utils.sweep.slurm import SlurmSettings, SlurmSweep
 
 OWN = ("output_dir", "data_dir")  # of DECIDED, what the sweep itself is told
-
-
-def shard(text: str) -> tuple[int, int]:
-    i, _, k = text.partition("/")
-    if not (i.isdigit() and k.isdigit() and 1 <= int(i) <= int(k)):
-        raise ValueError
-    return int(i), int(k)
 
 
 def main(argv=None) -> None:

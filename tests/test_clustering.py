@@ -222,7 +222,7 @@ def test_lloyd_pass_is_the_mean_of_the_members(monkeypatch):
     centers = np.vstack([rows[:4], np.full((1, 6), 99, np.float32)])  # the last one is nearest to nothing
     labels = np.linalg.norm(rows[:, None] - centers[None], axis=2).argmin(axis=1)
     expected = [rows[labels == c].mean(axis=0) for c in range(4)]
-    moved = _lloyd_pass(prepared, centers)
+    moved = _lloyd_pass((rows[i : i + 50] for i in range(0, len(rows), 50)), centers)
     np.testing.assert_allclose(moved, [*expected, centers[4]], rtol=1e-4, atol=1e-5)
 
 
