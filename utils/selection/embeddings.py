@@ -195,12 +195,12 @@ class Embeddings:
             )
 
 
-def load_embeddings(path, *, trusted_for=None) -> Embeddings:
+def load_embeddings(path, *, trusted_for=None, values: bool = True) -> Embeddings:
     """Map the embeddings at `path`, an `.npy` file or a folder that holds exactly one embeddings file.
 
     trusted_for: Examples; an `.npy` file without a json is then taken to hold their embeddings, in their order. Every value
     is looked at once, in blocks, and the file is checked by the hash in its json, where there is one (about two seconds per
-    gigabyte in all). Raises InputError where the file or its json is missing, unfinished, damaged, of another kind, or
+    gigabyte in all), unless `values` is False. Raises InputError where the file or its json is missing, unfinished, damaged, of another kind, or
     holds NaN or infinity.
     """
     path = _find(Path(path))
@@ -218,12 +218,13 @@ def load_embeddings(path, *, trusted_for=None) -> Embeddings:
             f"{path}: has shape {array.shape}, but its json says ({about['n']}, {about['d']}); the two files do not "
             "belong together, run get_embeddings.py again"
         )
-    for block in row_blocks(*array.shape):
+    for block in row_blocks(*array.shape) if values else ():
         finite = np.isfinite(array[block])
         if not finite.all():
             row = block.start + int(np.flatnonzero(~finite.all(axis=1))[0])
             raise InputError(f"{path}: row {row} holds NaN or infinity; run get_embeddings.py again, without --fp16")
-    check_sha256(path, about)
+    if values:
+        check_sha256(path, about)
     return Embeddings(AsFloat32(array) if array.dtype == np.float16 else array, about, path)
 
 

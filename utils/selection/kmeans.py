@@ -133,17 +133,21 @@ def kmeans(
     algorithm: str = "auto",
     fingerprint: str = "",
     about: dict | None = None,
+    found: tuple | None = None,
 ) -> Clusters:
     """k-means++ and Lloyd ("full"), or both on a sample with growing mini-batches (Newling & Fleuret 2016, arXiv 1602.02934,
     "minibatch"); then one exact assignment in blocks. Clusters are numbered from the largest to the smallest.
 
     "auto" is full up to 50,000 rows, then minibatch. Full holds all prepared rows in memory (4 n d' bytes), minibatch a
     seeded sample of at most max(65,536, 256 k). The same seed gives the same result. Raises InputError for k < 2 or k > n.
+    found: centroids, labels and distances that shards have computed already.
     """
     algorithm = resolve(algorithm, len(prepared))
-    centers = fit(prepared, k, seed, algorithm)
+    if found is None:
+        centers = fit(prepared, k, seed, algorithm)
+        found = (centers, *assign(prepared, centers))
     facts = {**(about or {}), "algorithm": algorithm, "random_state": seed, "preparation": prepared.description}
-    return partition(centers, *assign(prepared, centers), fingerprint, facts)
+    return partition(*found, fingerprint, facts)
 
 
 def resolve(algorithm: str, n: int) -> str:
@@ -228,15 +232,14 @@ def _start(rows, k: int, seed: int) -> np.ndarray:
     return kmeans_plusplus(rows[drawn], k, sample_weight=weights, random_state=seed)[0]
 
 
-def assign(prepared: Prepared, centers) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid int32 (n,) and the distance to it float32 (n,), in blocks."""
-    labels = np.empty(len(prepared), dtype=np.int32)
-    distances = np.empty(len(prepared), dtype=np.float32)
-    for block, values in prepared.blocks():
-        labels[block] = nearest = _nearest(values, centers)
+def assign(prepared: Prepared, centers, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest centroid int32 (r,) and the distance to it float32 (r,) of all rows, or those of the blocks in `rows`."""
+    labels, distances = [], []
+    for _, values in prepared.blocks(rows):
+        labels.append(_nearest(values, centers).astype(np.int32))
         # The difference itself, not the expanded square: no cancellation for rows near their centroid.
-        distances[block] = np.linalg.norm(values - centers[nearest], axis=1)
-    return labels, distances
+        distances.append(np.linalg.norm(values - centers[labels[-1]], axis=1))
+    return np.concatenate(labels), np.concatenate(distances)
 
 
 def _nearest(values, centers) -> np.ndarray:
