@@ -120,6 +120,7 @@ def _herding_cost(n: int, d: int, k: int, m: int) -> Cost:
 @strategy(
     "herding",
     needs=("embeddings",),
+    holds_all=True,
     source="Welling 2009, ICML; as in Rebuffi et al. 2017, arXiv 1611.07725",
     cost=_herding_cost,
     version=2,
@@ -176,6 +177,7 @@ def graph_size(n: int, m: int, neighbours: int = NEIGHBOURS) -> tuple[int, int]:
 @strategy(
     "facility_location",
     needs=("embeddings",),
+    holds_all=True,
     cost=_facility_cost,
     source="Wei et al. 2015, ICML; lazy greedy: Minoux 1978",
     version=2,
