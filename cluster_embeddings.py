@@ -7,12 +7,14 @@
 Reads what get_embeddings.py wrote and, with --data_dir (or --train_file, --dataset_name), the labels, genres and texts of
 the same rows; without, only what embeddings alone tell is reported. Writes clusters.npz (the k with the best silhouette, or --keep), clusters_k<K>.npz for the other k, cluster_report.md, figures
 (*.png) and, last of all, clusters.json with every number of the report. The same flags give the same clusters.
+Several machines: the same command with --shard 1/K to K/K, then once without (docs/growth.md).
 """
 
 import logging
+import shutil
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int
+from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, shard
 from utils.errors import InputError, run_script
 from utils.flags import SourceSettings, add_flags, name_data, settings_from
 
@@ -50,6 +52,8 @@ def add_args(parser: ArgumentParser) -> None:
         help="k-means runs per k: the best is kept, their agreement reported",
     )
 
+    group.add_argument("--shard", type=shard, metavar="I/K", help="only assign the rows of the I-th of K parts")
+
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", required=True, help="folder for clusters, report and figures")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace an earlier analysis")
@@ -66,30 +70,35 @@ def main(argv=None) -> None:
 
     from utils.command_line import setup_logging
     from utils.files import folder_lock, refuse_finished
+    from utils.selection.shards import shard_folder
 
     setup_logging()
-    with folder_lock(args.output_dir):
+    with folder_lock(shard_folder(args.output_dir, args.shard)):
         refuse_finished(args.output_dir, FINISHED, args.overwrite_output_dir)
         _cluster(args, Path(args.output_dir), ks)
 
 
 def _cluster(args, folder: Path, ks: list[int]) -> None:
-    """Analyse every k, write the files, print the summary."""
+    """Analyse every k, write the files, print the summary; as a shard, only assign its rows."""
     from utils.files import write_json, write_text
     from utils.run_directory import versions
     from utils.selection import cluster_report
     from utils.selection.cluster_quality import analyse, make_up, pair_facts
+    from utils.selection.cluster_shards import FIT
     from utils.selection.embeddings import load_embeddings
-    from utils.selection.kmeans import prepare
+    from utils.selection.shards import shard_folders
 
     trusted = _trusted_for(args)
-    embeddings = load_embeddings(args.embedding_path, trusted_for=trusted)
+    embeddings = load_embeddings(args.embedding_path, trusted_for=trusted, values=args.shard is None)
     examples = _examples(args, embeddings) if trusted is None else trusted
     if ks[0] < 2 or ks[-1] > len(embeddings):
         wrong = ks[0] if ks[0] < 2 else ks[-1]
         raise InputError(f"--num_clusters {wrong}: {len(embeddings)} rows can be split into 2 to {len(embeddings)}")
+    prepared, found = _prepared(args, folder, embeddings, ks)
+    if args.shard:
+        print("written: shard {}/{}".format(*args.shard))
+        return
     facts = None if examples is None else pair_facts(examples)
-    prepared = prepare(embeddings.array, pca=args.pca, whiten=args.whiten, metric=args.metric)
     if prepared.collapsed:
         logging.getLogger(__name__).warning(
             "%s: the encoder has collapsed to a constant; see the report", embeddings.path
@@ -97,7 +106,7 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
     source = {**embeddings.about, "digest": embeddings.digest}
     partitions, quality = analyse(
         prepared, ks, facts, algorithm=args.algorithm, seed=args.random_state, num_seeds=args.num_seeds,
-        fingerprint=embeddings.fingerprint, about={"embeddings": source},
+        fingerprint=embeddings.fingerprint, about={"embeddings": source}, found=found,
     )  # fmt: skip
     best = max(quality, key=lambda row: -2 if row["silhouette"] is None else row["silhouette"])
     kept = next(row for row in quality if row["k"] == args.keep) if args.keep else best
@@ -134,10 +143,36 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
             "versions": versions(),
         },
     )
+    for part in shard_folders(folder).values():
+        shutil.rmtree(part, ignore_errors=True)  # one without rows left none
+    (folder / FIT).unlink(missing_ok=True)
     for line in lines:
         print(line)
     names = ["clusters.npz", "cluster_report.md", FINISHED, *(path.name for path in figures)]
     print(f"written to {folder}: {', '.join(names)}")
+
+
+def _prepared(args, folder: Path, embeddings, ks):
+    """The prepared embeddings; and what shards have computed, as a function of k and seed, or None. A shard's part is
+    written here."""
+    from utils.selection import cluster_shards, kmeans
+
+    def prepare():
+        return kmeans.prepare(embeddings.array, pca=args.pca, whiten=args.whiten, metric=args.metric)
+
+    if not args.shard and not cluster_shards.shard_folders(folder):
+        return prepare(), None
+    seeds = range(args.random_state, args.random_state + args.num_seeds)
+    runs = [(k, seed) for k in ks for seed in seeds]
+    algorithm = kmeans.resolve(args.algorithm, len(embeddings))
+    preparation = {"pca": args.pca, "whiten": args.whiten, "metric": args.metric}
+    identity = {"embeddings": embeddings.digest, "runs": runs, "algorithm": algorithm, **preparation}
+    prepared, centers = cluster_shards.shared_fit(
+        folder, args.shard, embeddings.array, runs, algorithm, identity, prepare
+    )
+    if args.shard:
+        cluster_shards.assign_shard(folder, args.shard, prepared, centers)
+    return prepared, lambda k, seed: (centers[k, seed], *cluster_shards.joined(folder, prepared, (k, seed)))
 
 
 def _trusted_for(args):

@@ -4,15 +4,18 @@
   python get_embeddings.py --model_name_or_path $OUT/saved_models --task_name MNLI --data_dir $GLUE_DIR/MNLI \\
     --max_seq_len 128 --output_dir $OUT/embeddings
 
-Writes cls_embeddings_<task>_<split>.npy (float32, row i = TSV row i, open it with np.load(..., mmap_mode="r")) and a
+Writes cls_embeddings_<task>_<split>.npy (row i = TSV row i, open it with np.load(..., mmap_mode="r")) and a
 .json beside it that says of what; --logits writes logits_<task>_<split>.npy and gold_<task>_<split>.npy as well. Memory
 does not grow with the data, an interrupted run continues where it was. Several GPUs: torchrun --nproc_per_node=N get_embeddings.py ...
+Several machines: the same command with --shard 1/K to K/K, then once without (docs/growth.md).
 """
 
 import hashlib
+import json
 import logging
+import shutil
 
-from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.command_line import ArgumentParser, parse_args, positive_int, shard
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
 from utils.flags import InferenceSettings, SourceSettings, add_flags, name_data, settings_from
@@ -36,6 +39,13 @@ def add_args(parser) -> None:
     group.add_argument(
         "--logits", action="store_true", help="write the classifier's logits and the gold labels beside the embeddings"
     )
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="embeddings on disk; float16 keeps three digits",
+    )
+    group.add_argument("--shard", type=shard, metavar="I/K", help="do the I-th of K parts")
     group.add_argument("--output_dir", required=True, help="where the .npy and .json files go")
     group.add_argument(
         "--overwrite_output_dir", action="store_true", help="replace embeddings of another checkpoint or data there"
@@ -67,6 +77,7 @@ def main(argv=None) -> None:
     from utils.files import folder_lock
     from utils.models import distributed
     from utils.models.session import open_session
+    from utils.selection.shards import shard_folder, shard_folders
 
     settings = settings_from(InferenceSettings, args)
     processes = distributed.start(use_cpu=args.use_cpu)
@@ -77,25 +88,33 @@ def main(argv=None) -> None:
     check_layer(args.layer, session.classifier)
     settle_pooling(args, session.classifier.model)
     written = []
-    with folder_lock(args.output_dir, enabled=processes.main):
+    with folder_lock(shard_folder(args.output_dir, args.shard), enabled=processes.main):
+        parts = {} if args.shard else shard_folders(args.output_dir)
         for split in examples:
-            written += extract(args, split, session)
+            written += extract(args, split, session, parts)
+        for part in parts.values() if processes.main else ():
+            shutil.rmtree(part, ignore_errors=True)  # one without rows left none
     distributed.stop()
     if processes.main:
         print("\n".join(f"{state}: {path} {shape}" for state, path, shape in written))
 
 
-def extract(args, examples, session) -> list[tuple]:
-    """Write the embeddings (and logits) of one split; returns (what happened, path, shape) per file."""
+def extract(args, examples, session, parts) -> list[tuple]:
+    """Write the embeddings (and logits) of one split or of the shard's rows; returns (what happened, path, shape) per file.
+    What `parts`, the folders of finished shards, hold is taken from there."""
     import numpy as np
 
     from utils.models.class_names import unresolved_message
     from utils.models.inference import BLOCK_ROWS
     from utils.selection.embeddings import EmbeddingWriter, embedding_paths
+    from utils.selection.shards import shard_folder, shard_rows
 
     classifier, processes = session.classifier, session.processes
     if args.logits and not classifier.named:
         raise InputError(f"--logits: {unresolved_message(classifier.labels)}")
+    span = shard_rows(len(examples), BLOCK_ROWS, args.shard)
+    if span.start == span.stop:  # more shards than blocks
+        return []
     data = session.encode(examples)
     about = {
         "model": args.model_name_or_path or args.config_name,
@@ -112,20 +131,25 @@ def extract(args, examples, session) -> list[tuple]:
         widths["logits"] = max(len(classifier.labels), 1)
     states, writers = [], {}
     for kind, width in widths.items():
-        path, _ = embedding_paths(args.output_dir, examples.task.name, examples.split, kind)
-        pooling = "logits" if kind == "logits" else args.pooling
-        own = {**about, "pooling": pooling, "layer": None if kind == "logits" else args.layer}
-        shape = (len(examples), width)
+        path, _ = embedding_paths(shard_folder(args.output_dir, args.shard), examples.task.name, examples.split, kind)
+        chosen = {"pooling": args.pooling, "layer": args.layer, "dtype": args.dtype}
+        if kind == "logits":
+            chosen = {"pooling": "logits", "layer": None, "dtype": "float32"}
+        own = {**about, **chosen, "shard": args.shard}
+        shape = (span.stop - span.start, width)
         # Looked at before anyone writes, so that every process decides alike.
         finished = already_there(path, own, shape, overwrite=args.overwrite_output_dir)
         processes.barrier()
         states.append(("already there" if finished else "written", path, shape))
         if processes.main and not finished:
             writers[kind] = EmbeddingWriter(path, own, *shape, BLOCK_ROWS)
+            for shard, folder in parts.items():
+                take(writers[kind], folder / path.name, {**own, "shard": shard}, BLOCK_ROWS)
     # Blocks that any file still lacks; the main process alone knows and writes.
     mine = sorted({block for writer in writers.values() for block in writer.remaining_blocks()})
     blocks = processes.gather(mine)[0]
-    rows = [np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(examples))) for block in blocks]
+    starts = [span.start + block * BLOCK_ROWS for block in blocks]
+    rows = [np.arange(start, min(start + BLOCK_ROWS, span.stop)) for start in starts]
     passes = session.infer(
         data,
         np.concatenate(rows) if rows else np.empty(0, dtype=np.int64),
@@ -135,13 +159,32 @@ def extract(args, examples, session) -> list[tuple]:
     )
     for block, outputs in zip(blocks, passes, strict=True):
         for kind, writer in writers.items():
-            writer.write(outputs.rows, outputs.logits if kind == "logits" else outputs.features)
+            writer.write(outputs.rows - span.start, outputs.logits if kind == "logits" else outputs.features)
             writer.mark_done(block)
     for writer in writers.values():
         writer.finish()
-    if args.logits and processes.main and examples.labels is not None:
+    if args.logits and processes.main and not args.shard and examples.labels is not None:
         write_gold(args.output_dir, examples)
     return states
+
+
+def take(writer, path, about: dict, block_rows: int) -> None:
+    """Copy the finished rows of a shard. Raises InputError where they are not finished, or are of something else."""
+    import numpy as np
+
+    from utils.selection.shards import shard_rows, unfinished
+
+    span = shard_rows(writer.about["n"], block_rows, about["shard"])
+    if span.start == span.stop:
+        return
+    if not already_there(path, about, (span.stop - span.start, writer.about["d"]), overwrite=False):
+        raise unfinished(path.parent.parent, about["shard"])
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    for block in writer.remaining_blocks():
+        rows = writer.positions(block)
+        if span.start <= rows.start < span.stop:
+            writer.write(np.arange(rows.start, rows.stop), values[rows.start - span.start : rows.stop - span.start])
+            writer.mark_done(block)
 
 
 def write_gold(folder, examples) -> None:
@@ -162,8 +205,8 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     described = path.with_suffix(".json")
     if overwrite or not (path.exists() and described.exists()):
         return False
-    found = read_json(described)
-    expected = {**about, "n": shape[0], "d": shape[1], "complete": True}
+    found = {"dtype": "float32", "shard": None, **read_json(described)}  # earlier versions do not say
+    expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))
     different = [
         f"{key}: {found.get(key)!r}, now {value!r}" for key, value in expected.items() if found.get(key) != value
     ]

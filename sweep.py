@@ -28,7 +28,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, command_line, parse_args
+from utils.command_line import ArgumentParser, command_line, parse_args, shard
 from utils.errors import InputError, RunFailed, run_script
 from utils.flags import RunSettings, add_flags, name_data, settings_from, words_of
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
@@ -38,13 +38,6 @@ from utils.sweep.jobs import Job
 from utils.sweep.looks import runs_so_far
 from utils.sweep.plan import DECIDED, Sweep, SweepSettings
 from utils.sweep.slurm import SlurmSettings, SlurmSweep
-
-
-def shard(text: str) -> tuple[int, int]:
-    i, _, k = text.partition("/")
-    if not (i.isdigit() and k.isdigit() and 1 <= int(i) <= int(k)):
-        raise ValueError
-    return int(i), int(k)
 
 
 def main(argv=None) -> None:

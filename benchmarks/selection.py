@@ -4,7 +4,7 @@
   python benchmarks/selection.py                                  # 392,702 x 768, k = 512, a 10 % budget
   python benchmarks/selection.py --n 20000 --strategies kcenter d2
 
-Writes a random float32 matrix (1.2 GB at full size), clusters, training dynamics and logits into --work_dir (kept and
+Writes a random matrix (1.2 GB at full size), clusters, training dynamics and logits into --work_dir (kept and
 reused), runs each strategy in a process of its own, and records seconds and peak memory in --output. Reading the
 embeddings from disk counts towards the seconds of the first strategy that needs them; memory-mapped pages count towards
 peak_rss but not towards peak_anonymous, which is what a strategy itself allocates.
@@ -27,7 +27,8 @@ from utils.run_directory import versions
 
 WORDS = 300  # vocabulary of the random texts
 SNAPSHOTS = 6
-KMEANS = "k-means"  # measured beside the strategies: mini-batch, k centroids from the centred embeddings
+# Measured beside the strategies: k centroids of the centred embeddings, all rows assigned; and the assignment alone.
+KMEANS, ASSIGNMENT = "k-means", "assignment"
 
 
 def parse_args(argv=None):
@@ -36,6 +37,7 @@ def parse_args(argv=None):
     parser.add_argument("--d", type=int, default=768, help="embedding width")
     parser.add_argument("--k", type=int, default=512, help="clusters")
     parser.add_argument("--data_pct", type=float, default=0.1, help="budget, a fraction")
+    parser.add_argument("--dtype", default="float32", help="of the embeddings on disk")
     parser.add_argument("--strategies", nargs="*", help="default: all")
     parser.add_argument("--work_dir", type=Path, default=Path(tempfile.gettempdir()) / "selection_benchmark")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "selection.json")
@@ -59,16 +61,18 @@ def main(argv=None) -> None:
     if args.strategies and args.output.exists():  # measured again, beside those that are not
         record["strategies"] = read_json(args.output)["strategies"]
     for name in args.strategies or (KMEANS, *STRATEGIES):
-        command = [sys.executable, __file__, "--child", name, "--work_dir", str(args.work_dir)]
-        for flag in ("n", "d", "k", "data_pct"):
-            command += [f"--{flag}", str(getattr(args, flag))]
-        child = subprocess.run(command, capture_output=True, text=True)
-        if child.returncode:
-            record["strategies"][name] = {"failed": child.stderr.strip().splitlines()[-1:]}
-        else:
-            record["strategies"][name] = json.loads(child.stdout)
+        record["strategies"][name] = in_own_process(args, name)
         print(f"{name:<18}", record["strategies"][name], flush=True)
         write_json(args.output, record)
+
+
+def in_own_process(args, name: str) -> dict:
+    """What `measure` finds of one strategy, or how it failed."""
+    command = [sys.executable, __file__, "--child", name]
+    for flag in ("n", "d", "k", "data_pct", "dtype", "work_dir"):
+        command += [f"--{flag}", str(getattr(args, flag))]
+    child = subprocess.run(command, capture_output=True, text=True)
+    return {"failed": child.stderr.strip().splitlines()[-1:]} if child.returncode else json.loads(child.stdout)
 
 
 def machine() -> dict:
@@ -93,7 +97,7 @@ def make_data(args) -> None:
     from utils.selection.clusters import Clusters
     from utils.selection.dynamics import Dynamics
 
-    sizes = {"n": args.n, "d": args.d, "k": args.k}
+    sizes = {"n": args.n, "d": args.d, "k": args.k, "dtype": args.dtype}
     done = args.work_dir / "sizes.json"
     if done.exists() and read_json(done) == sizes:
         return
@@ -103,7 +107,7 @@ def make_data(args) -> None:
     own = rng.integers(args.k, size=args.n)
     distances = np.empty(args.n, dtype=np.float32)
     matrix = np.lib.format.open_memmap(
-        args.work_dir / "embeddings.npy", mode="w+", dtype=np.float32, shape=(args.n, args.d)
+        args.work_dir / "embeddings.npy", mode="w+", dtype=args.dtype, shape=(args.n, args.d)
     )
     for start in range(0, args.n, 16_384):
         rows = slice(start, start + 16_384)
@@ -121,6 +125,14 @@ def make_data(args) -> None:
     write_json(done, sizes)
 
 
+def load_matrix(args):
+    import numpy as np
+
+    from utils.selection.embeddings import AsFloat32
+
+    return AsFloat32(np.load(args.work_dir / "embeddings.npy", mmap_mode="r"))
+
+
 def load_inputs(args, chosen):
     import numpy as np
 
@@ -135,30 +147,37 @@ def load_inputs(args, chosen):
         texts = tuple([" ".join(map(str, row)) for row in side.tolist()] for side in (drawn[:, :18], drawn[:, 18:]))
     return Inputs(
         args.n, "benchmark", dynamics.labels, None, texts, dynamics.class_names,
-        np.load(args.work_dir / "embeddings.npy", mmap_mode="r"), "pooler",
+        load_matrix(args), "pooler",
         Clusters.load(args.work_dir / "clusters.npz"), dynamics, dynamics.logits[-1].astype(np.float32),
         more_dynamics=(dynamics,) if "two splits" in chosen.needs else (), ranking=np.arange(args.n // 2),
     )  # fmt: skip
 
 
 def measure(args) -> dict:
-    """One strategy in this process: seconds of `select` alone, peak memory in GB."""
+    """One strategy in this process: seconds of `select` alone, of the clock and of processors, peak memory in GB."""
     import threading
 
-    from utils.selection.kmeans import kmeans, prepare
+    from utils.selection.clusters import Clusters
+    from utils.selection.kmeans import assign, kmeans, prepare
     from utils.selection.selection import budget
     from utils.selection.strategies import get_strategy, select
 
-    m = budget(args.n, data_pct=args.data_pct)
+    m, inputs, extra = budget(args.n, data_pct=args.data_pct), None, {"version": 2}
     if args.child == KMEANS:
-        import numpy as np
-
-        embeddings = np.load(args.work_dir / "embeddings.npy", mmap_mode="r")
+        embeddings = load_matrix(args)
 
         def run():
-            return kmeans(prepare(embeddings), args.k, seed=0).labels
+            clusters = kmeans(prepare(embeddings), args.k, seed=0)
+            extra.update(inertia=clusters.inertia, algorithm=clusters.about["algorithm"])
+            return clusters.labels
+    elif args.child == ASSIGNMENT:
+        prepared, centers = prepare(load_matrix(args)), Clusters.load(args.work_dir / "clusters.npz").centers
+
+        def run():
+            return assign(prepared, centers)[0]
     else:
         inputs = load_inputs(args, get_strategy(args.child))
+        extra["version"] = get_strategy(args.child).version
 
         def run():
             return select(args.child, inputs, m, 0).indices
@@ -171,16 +190,18 @@ def measure(args) -> dict:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     found = run()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     done.set()
     watcher.join()
-    assert len(found) == (args.n if args.child == KMEANS else m)
+    assert len(found) == (m if inputs else args.n)
     measured = OBJECTIVES.get(args.child)
     return {
-        "version": get_strategy(args.child).version if args.child != KMEANS else 1,
+        **extra,
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
+        "inputs": round(before, 3),
         "peak_anonymous": round(max(peak[0] - before, 0), 3),
         "peak_rss": peak_rss_gb(),
         **(compare_with_random(measured, inputs.embeddings, found) if measured else {}),

@@ -41,6 +41,10 @@ mean of weight times loss. All other strategies return weights of 1.
 
 **Time.** Measured at the size of MNLI, n = {n:,}, d = {d}, k = {k}, m = {m:,}, on given inputs, on one thread of a CPU
 with {cores} cores ([performance.md](performance.md)). A strategy whose present version was not measured has no time here.
+
+**Many examples.** Embeddings and clusters can be made in shards, on several machines; the files are the same, byte for byte,
+so every strategy chooses the same rows with the same weights. Choosing itself is one process. *Grows with n* says what it
+reads and holds ([growth.md](growth.md)).
 """
 
 
@@ -80,6 +84,7 @@ def _entry(strategy: Strategy, notes: dict, measured: dict | None) -> str:
         "When to use it": notes.get("when"),
         "Needs": "; ".join(NEEDS[need].way_out for need in strategy.needs) or "nothing",
         "Flags": "; ".join(f"`--{p.name}` ({p.default}): {p.help}" for p in strategy.parameters.values()),
+        "Grows with n": strategy.reads,
         "Time": f"{measured['seconds']:.2g} s" if measured else "",
         "Source": strategy.source,
         "Held against the source": strategy.fidelity,

@@ -27,6 +27,7 @@ from utils.selection.cluster_quality import (
 from utils.selection.clusters import Clusters
 from utils.selection.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
 from utils.selection.kmeans import _lloyd_pass, kmeans, prepare
+from utils.selection.strategies import load_inputs, select
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -222,7 +223,7 @@ def test_lloyd_pass_is_the_mean_of_the_members(monkeypatch):
     centers = np.vstack([rows[:4], np.full((1, 6), 99, np.float32)])  # the last one is nearest to nothing
     labels = np.linalg.norm(rows[:, None] - centers[None], axis=2).argmin(axis=1)
     expected = [rows[labels == c].mean(axis=0) for c in range(4)]
-    moved = _lloyd_pass(prepared, centers)
+    moved = _lloyd_pass((rows[i : i + 50] for i in range(0, len(rows), 50)), centers)
     np.testing.assert_allclose(moved, [*expected, centers[4]], rtol=1e-4, atol=1e-5)
 
 
@@ -408,6 +409,34 @@ def test_keep_and_overwrite(corpus, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"clusters.npz", "clusters.json", "cluster_report.md", "projection.png", "cluster_sizes.png"}
     assert "purity" not in json.loads((tmp_path / "clusters.json").read_text())["kept"]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_shards_give_the_same_clusters_and_selections(k, corpus, tmp_path, monkeypatch):
+    """Byte for byte the same files. So every strategy, which reads nothing but files, chooses the same."""
+    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 30 * 8 * 4)  # the 120 rows are 4 blocks
+    flags = ["--num_clusters", "3", "6", "--num_seeds", "2", "--algorithm", "minibatch", "--pca", "5"]
+    run(corpus, tmp_path / "whole", *flags)
+    out = tmp_path / "parts"
+    for i in range(k, 0, -1):
+        run(corpus, out, *flags, "--shard", f"{i}/{k}")
+        if i == max(2, (k + 1) // 2):
+            with pytest.raises(InputError, match=r"shard [12]/\d is not finished"):
+                run(corpus, out, *flags)
+    with pytest.raises(InputError, match="give another --output_dir"):
+        run(corpus, out, *flags, "--whiten", "--shard", f"1/{k}")
+    run(corpus, out, *flags)
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+    for path in out.glob("*.npz"):
+        assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+    whole, parts = (
+        load_inputs(corpus[3], embedding_path=corpus[0] / "embeddings", cluster_path=folder / "clusters.npz")
+        for folder in (tmp_path / "whole", out)
+    )
+    for name in ("diverse", "proportional", "prototypes_hard", "semdedup", "kcenter", "importance"):
+        first, second = select(name, whole, 40, 0), select(name, parts, 40, 0)
+        np.testing.assert_array_equal(first.indices, second.indices)
+        np.testing.assert_array_equal(first.weights, second.weights)
 
 
 def test_many_clusters_are_drawn(corpus, tmp_path):

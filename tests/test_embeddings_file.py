@@ -117,6 +117,12 @@ def test_writer_refuses_non_finite_values_naming_the_row(tmp_path, values, bad):
         write(tmp_path, values)
 
 
+def test_writer_refuses_numbers_too_large_for_half_precision(tmp_path, values):
+    values[17, 2] = 7e4
+    with pytest.raises(RunFailed, match="row 17 holds numbers beyond 65504, the largest of float16"):
+        write(tmp_path, values, about={**ABOUT, "dtype": "float16"})
+
+
 def test_folder_must_hold_exactly_one(tmp_path, values):
     with pytest.raises(InputError, match=r"holds no embeddings.*get_embeddings"):
         load_embeddings(tmp_path)

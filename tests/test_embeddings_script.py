@@ -10,8 +10,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import get_embeddings
 from tests import tiny
-from utils.errors import run_script
+from utils.errors import InputError, run_script
 from utils.models import inference
+from utils.selection.embeddings import load_embeddings
 
 FAMILIES = ("albert", "bert", "roberta", "distilbert")
 NAMES = ("neutral", "contradiction", "entailment")  # the checkpoint's order of outputs, not the task's
@@ -283,3 +284,49 @@ def test_what_cannot_be_used_is_one_clear_line(checkpoints, data, tmp_path, caps
     np.testing.assert_allclose(
         np.load(out / "cls_embeddings_mnli_train.npy"), alone(checkpoint, "bert", data)["cls"], **TOLERANCE
     )
+
+
+# -------------------------------------------------------------------------------------------------- shards and precision
+@pytest.fixture
+def blocks_of_eight(monkeypatch):
+    monkeypatch.setattr(inference, "BLOCK_ROWS", 8)  # the 37 rows are 5 blocks
+
+
+@pytest.mark.parametrize("k", [2, 5, 7])
+def test_shards_give_the_same_bytes_as_one_run(k, checkpoints, data, tmp_path, blocks_of_eight):
+    wanted, out = ("--logits", "--dtype", "float16", "--split", "train", "dev_matched"), tmp_path / "parts"
+    whole = flags(checkpoints["albert"], data, tmp_path / "whole", *wanted)
+    get_embeddings.main(whole)
+    words = flags(checkpoints["albert"], data, out, *wanted)
+    for i in range(k, 0, -1):
+        if i == k // 2:  # not before all are there
+            with pytest.raises(InputError, match=f"shard [12]/{k} is not finished"):
+                get_embeddings.main(words)
+        get_embeddings.main([*words, "--shard", f"{i}/{k}"])
+    get_embeddings.main(words)
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in out.iterdir()} == names and len(names) == 10
+    for name in names:
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_shards_of_another_kind_are_refused(checkpoints, data, tmp_path, blocks_of_eight):
+    words = flags(checkpoints["albert"], data, tmp_path)
+    for i in (1, 2):
+        get_embeddings.main([*words, "--shard", f"{i}/2"])
+    with pytest.raises(InputError, match=r"shard_1_of_2.*dtype: 'float32', now 'float16'"):
+        get_embeddings.main([*words, "--dtype", "float16"])
+    get_embeddings.main([*words, "--shard", "1/3"])
+    with pytest.raises(InputError, match="shards of 2 and of 3"):
+        get_embeddings.main(words)
+
+
+def test_half_precision_is_read_as_float32(checkpoints, data, tmp_path):
+    exact = extract(checkpoints["bert"], data, tmp_path / "float32")
+    half = extract(checkpoints["bert"], data, tmp_path / "float16", "--dtype", "float16")
+    assert half.dtype == np.float16
+    array = load_embeddings(tmp_path / "float16").array
+    assert array[3:5].dtype == array.dtype == np.asarray(array).dtype == np.float32
+    np.testing.assert_allclose(np.asarray(array), exact, rtol=2**-10, atol=1e-6)
+    with pytest.raises(InputError, match="dtype: 'float16', now 'float32'"):
+        get_embeddings.main(flags(checkpoints["bert"], data, tmp_path / "float16"))

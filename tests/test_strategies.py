@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,37 @@ def pool_of(n, m, seed=0, start=()) -> Pool:
 def test_every_strategy_is_there():
     assert sorted(STRATEGIES) == sorted(EVERY_ONE)
     assert all(strategy.description and strategy.source for strategy in STRATEGIES.values())
+
+
+# aflite holds 64 matrices (d, d): at the size of a test they are larger than the embeddings.
+FROM_DISK = [name for name, s in STRATEGIES.items() if "from disk" in s.reads and name != "aflite"]
+
+
+@pytest.mark.parametrize("name", FROM_DISK)
+def test_embeddings_are_never_held_whole(name, monkeypatch):
+    """Peak memory of numpy stays below half of the matrix where a strategy says that it reads from disk."""
+    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 2**18)
+    monkeypatch.setattr("utils.selection.strategies.coverage.REFRESHED", 512)
+    monkeypatch.setattr("utils.selection.strategies.coverage.CANDIDATES", 256)
+    monkeypatch.setattr("utils.selection.strategies.semdedup.BLOCK_ROWS", 256)
+    monkeypatch.setattr("utils.selection.strategies.cluster_based.MEDIAN_COLUMNS", 4)
+    monkeypatch.setattr("utils.data.logits.BLOCK", 512)
+    n, d, k, rng = 16_000, 128, 50, np.random.default_rng(0)
+    embeddings, own = rng.standard_normal((n, d), dtype=np.float32), rng.integers(k, size=n)
+    clusters = Clusters(own, embeddings[:k], rng.random(n), "f", n)
+    logits = rng.standard_normal((n, 3), dtype=np.float32)
+    inputs = Inputs(
+        n, "f", rng.integers(3, size=n), class_names=NAMES, embeddings=embeddings, pooling="pooler", clusters=clusters,
+        logits=logits,
+    )  # fmt: skip
+    inputs = inputs_for(name, inputs)
+    tracemalloc.start()
+    try:
+        select(name, inputs, 200, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < embeddings.nbytes / 2
 
 
 @pytest.mark.parametrize("class_balanced", [False, True])

@@ -221,6 +221,14 @@ def interval(text: str) -> float:
     return steps_or_share(text) or positive_int(text)
 
 
+def shard(text: str) -> tuple[int, int]:
+    """I/K: the I-th of K parts."""
+    i, _, k = text.partition("/")
+    if not (i.isdigit() and k.isdigit() and 1 <= int(i) <= int(k)):
+        raise ValueError
+    return int(i), int(k)
+
+
 def data_fraction(text: str) -> float:
     """A share of the data in (0, 1]. 10 is refused rather than guessed at."""
     value = _number(text, float)

@@ -48,9 +48,16 @@ def distances(points) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["gauss", "mixed"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kcenter_takes_the_farthest_every_time(kind, seed, monkeypatch):
-    monkeypatch.setattr(coverage, "CANDIDATES", 16)  # many passes
+    monkeypatch.setattr(coverage, "REFRESHED", 32)  # many passes
+    monkeypatch.setattr(coverage, "CANDIDATES", 16)
+    monkeypatch.setattr(coverage, "CHUNK", 8)
+    compared, squared_distances = [], coverage.squared_distances
+    monkeypatch.setattr(
+        coverage, "squared_distances", lambda a, b: compared.append(len(a) * len(b)) or squared_distances(a, b)
+    )
     points = cloud(400, 6, seed, kind=kind)
     order = select("kcenter", inputs_of(points), 120, seed).indices
+    assert sum(compared) < 0.6 * 400 * 120  # most pairs are never compared
     apart = distances(points)
     to_chosen = apart[order[0]]
     for row in order[1:]:

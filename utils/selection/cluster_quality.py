@@ -161,9 +161,11 @@ def analyse(
     num_seeds: int = 3,
     fingerprint: str = "",
     about: dict | None = None,
+    found=None,
 ) -> tuple[list[Clusters], list[dict]]:
     """k-means for every k, and its `quality`, in the order of `ks`. Each k is run with `num_seeds` seeds from `seed` on:
-    the run of lowest inertia is returned, the others measure the agreement."""
+    the run of lowest inertia is returned, the others measure the agreement. found(k, seed): what shards have computed, for
+    `kmeans`."""
     from tqdm import tqdm
 
     partitions, rows = [], []
@@ -172,8 +174,17 @@ def analyse(
             runs = []
             for run_seed in range(seed, seed + num_seeds):
                 progress.set_postfix(k=k, seed=run_seed)
+                known = found and found(k, run_seed)
                 runs.append(
-                    kmeans(prepared, k, seed=run_seed, algorithm=algorithm, fingerprint=fingerprint, about=about)
+                    kmeans(
+                        prepared,
+                        k,
+                        seed=run_seed,
+                        algorithm=algorithm,
+                        fingerprint=fingerprint,
+                        about=about,
+                        found=known,
+                    )
                 )
                 progress.update()
             best = min(runs, key=lambda run: run.inertia)

@@ -1,4 +1,4 @@
-"""The embeddings file: a float32 `.npy` whose row i is row i of the split, and a `.json` beside it that says of what.
+"""The embeddings file: a float32 or float16 `.npy` whose row i is row i of the split, and a `.json` beside it that says of what.
 
 Owns names, writing in place (resumable), reading and checking; how embeddings are computed is the extractor's business.
 numpy only, so that clustering and selection run without torch.
@@ -40,7 +40,7 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
 class EmbeddingWriter:
     """Fills `npy_path` block by block, in place and resumable: memory does not grow with n.
 
-    A block is `block_rows` consecutive rows. Until `finish`, everything lies under `<npy_path>.partial`, with the hash of
+    The numbers are of about["dtype"], float32 where that is not said. A block is `block_rows` consecutive rows. Until `finish`, everything lies under `<npy_path>.partial`, with the hash of
     each finished block in `.partial.done` and the identity `about` (model, task, split, fingerprint, pooling, layer) in
     `.partial.json`. A partial file of another identity or shape, or a damaged one, is started afresh; of a whole one,
     blocks that do not match their hash are computed again.
@@ -50,6 +50,7 @@ class EmbeddingWriter:
         self.path = Path(npy_path)
         self.about = {**about, "n": int(n), "d": int(d)}
         self.block_rows = int(block_rows)
+        self._dtype = np.dtype(about.get("dtype", "float32"))
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._done_path = self.path.with_name(self.path.name + ".partial.done")
         self._identity_path = self.path.with_name(self.path.name + ".partial.json")
@@ -58,7 +59,7 @@ class EmbeddingWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The identity is removed first and written last: a kill in between leaves nothing that looks resumable.
             self._identity_path.unlink(missing_ok=True)
-            np.lib.format.open_memmap(self._partial, mode="w+", dtype=np.float32, shape=(n, d)).flush()
+            np.lib.format.open_memmap(self._partial, mode="w+", dtype=self._dtype, shape=(n, d)).flush()
             reserve_space(self._partial)
             self._done_path.write_bytes(bytes(self._num_blocks * _HASH_BYTES))
             write_json(self._identity_path, self._identity())
@@ -80,7 +81,7 @@ class EmbeddingWriter:
             if read_json(self._identity_path) != self._identity():
                 return False
             values = np.load(self._partial, mmap_mode="r", allow_pickle=False)
-            whole = values.shape == (self.about["n"], self.about["d"]) and values.dtype == np.float32
+            whole = values.shape == (self.about["n"], self.about["d"]) and values.dtype == self._dtype
             whole = whole and self._done_path.stat().st_size == self._num_blocks * _HASH_BYTES
         except Exception:  # as in read_npy
             whole = False
@@ -100,9 +101,17 @@ class EmbeddingWriter:
         return slice(block * self.block_rows, min(self.about["n"], (block + 1) * self.block_rows))
 
     def write(self, rows, values) -> None:
-        """Put `values` float (m, d) at row numbers `rows` int (m,). Raises RunFailed at NaN or infinity."""
-        values = np.asarray(values, dtype=np.float32)
+        """Put `values` float (m, d) at row numbers `rows` int (m,). Raises RunFailed at NaN or infinity, also where only
+        the file's dtype makes it one."""
+        whole = np.isfinite(values).all()
+        with np.errstate(over="ignore"):
+            values = np.asarray(values, dtype=self._dtype)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad) and whole:
+            raise RunFailed(
+                f"the embedding of row {int(np.asarray(rows)[bad[0]])} holds numbers beyond {np.finfo(self._dtype).max:g}, the "
+                f"largest of {self._dtype}: write float32"
+            )
         if len(bad):
             raise RunFailed(
                 f"the embedding of row {int(np.asarray(rows)[bad[0]])} is not finite; the checkpoint "
@@ -133,9 +142,27 @@ class EmbeddingWriter:
         return self.path
 
 
+class AsFloat32:
+    """A mapped array (n, d) of another precision whose rows are float32 as soon as they are read."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, array):
+        self._array, self.shape = array, array.shape
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return self._array[index].astype(self.dtype)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self._array.astype(dtype or self.dtype)
+
+
 @dataclass(frozen=True)
 class Embeddings:
-    """A loaded file: `array` float (n, d), mapped from disk, row i = row i of the split; `about` its json; `path`."""
+    """A loaded file: `array` float32 (n, d), mapped from disk, row i = row i of the split; `about` its json; `path`."""
 
     array: np.ndarray
     about: dict
@@ -168,12 +195,12 @@ class Embeddings:
             )
 
 
-def load_embeddings(path, *, trusted_for=None) -> Embeddings:
+def load_embeddings(path, *, trusted_for=None, values: bool = True) -> Embeddings:
     """Map the embeddings at `path`, an `.npy` file or a folder that holds exactly one embeddings file.
 
     trusted_for: Examples; an `.npy` file without a json is then taken to hold their embeddings, in their order. Every value
     is looked at once, in blocks, and the file is checked by the hash in its json, where there is one (about two seconds per
-    gigabyte in all). Raises InputError where the file or its json is missing, unfinished, damaged, of another kind, or
+    gigabyte in all), unless `values` is False. Raises InputError where the file or its json is missing, unfinished, damaged, of another kind, or
     holds NaN or infinity.
     """
     path = _find(Path(path))
@@ -183,7 +210,7 @@ def load_embeddings(path, *, trusted_for=None) -> Embeddings:
     array = read_npy(path, way_out=way_out, mmap_mode="r")
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         found = getattr(array, "dtype", "several arrays")
-        raise InputError(f"{path}: holds {found}, embeddings are float32; is it another kind of file?")
+        raise InputError(f"{path}: holds {found}, embeddings are float32 or float16; is it another kind of file?")
     if bare:
         about = _trust(path, array, trusted_for)
     if array.shape != (about["n"], about["d"]):
@@ -191,13 +218,14 @@ def load_embeddings(path, *, trusted_for=None) -> Embeddings:
             f"{path}: has shape {array.shape}, but its json says ({about['n']}, {about['d']}); the two files do not "
             "belong together, run get_embeddings.py again"
         )
-    for block in row_blocks(*array.shape):
+    for block in row_blocks(*array.shape) if values else ():
         finite = np.isfinite(array[block])
         if not finite.all():
             row = block.start + int(np.flatnonzero(~finite.all(axis=1))[0])
             raise InputError(f"{path}: row {row} holds NaN or infinity; run get_embeddings.py again, without --fp16")
-    check_sha256(path, about)
-    return Embeddings(array, about, path)
+    if values:
+        check_sha256(path, about)
+    return Embeddings(AsFloat32(array) if array.dtype == np.float16 else array, about, path)
 
 
 def _trust(path: Path, array, examples) -> dict:

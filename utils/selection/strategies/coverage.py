@@ -13,7 +13,9 @@ from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
 from utils.selection.strategies.vectors import mean_of, squared_distances, unit
 
-CANDIDATES = 2048  # k-center: examples that are compared with each other at once
+REFRESHED = 4096  # k-center: examples whose distances are brought up to date at once ...
+CANDIDATES = 1024  # ... and that are compared with each other at once
+CHUNK = 256  # chosen examples that others are compared with at once
 BLOCK_ROWS = 4096  # herding: candidates of one pick
 EXACT_ROWS = 8192  # facility location: rows up to which all similarities are held, 268 MB of float32
 NEIGHBOURS = 2  # facility location beyond: edges of an example, in units of n / m ...
@@ -23,7 +25,7 @@ EDGES = 80_000_000  # of the graph, 640 MB: enough for all of MNLI at 1 %; small
 
 # ------------------------------------------------------------------------------------------------------------- k-center
 def _kcenter_cost(n: int, d: int, k: int, m: int) -> Cost:
-    return Cost(3.0 * n * m * d, 12.0 * n + 2e8, "exact")
+    return Cost(1.0 * n * m * d, 12.0 * n + 2e8, "exact")  # a quarter to a half of all distances
 
 
 @strategy(
@@ -42,42 +44,71 @@ def kcenter(inputs: Inputs, pool: Pool) -> Picks:
 def farthest_first(embeddings, pool: Pool) -> np.ndarray:
     """int64 (m,): rows, each the one farthest from all before it. Without a start set the first is random.
 
-    Many picks share one pass over the data. The CANDIDATES farthest rows are compared with each other; as long as the
-    farthest of them is at least as far as every row that is no candidate was, it is the farthest of all, because
-    distances to the nearest chosen row only shrink.
+    Two things save work. Distances to the nearest chosen row only shrink, so an outdated one is an upper bound: a row is
+    compared with further chosen rows only while its bound is among the largest (`Bounds`). And many picks share one look
+    at all bounds: the candidates are compared with each other, and as long as the farthest of them is at least as far as
+    the bound of every other row, it is the farthest of all.
     """
     rows = pool.shuffled()  # ties go to the earlier one
-    mean = mean_of(embeddings, rows)
-    minima = np.full(len(rows), np.inf, dtype=np.float32)  # squared distance to the nearest chosen one
-    for block in row_blocks(len(pool.start), 4 * embeddings.shape[1]):
-        _lower(minima, embeddings, rows, embeddings[pool.start[block]] - mean, mean)
-    order = []
+    bounds = Bounds(embeddings, rows, pool.start)
     if not len(pool.start):
-        order.append(0)
-        _lower(minima, embeddings, rows, embeddings[rows[order]] - mean, mean)
-        minima[order] = -1
-    while len(order) < pool.m:
-        size = min(CANDIDATES, len(rows))
-        by_distance = np.argpartition(-minima, size - 1)
-        candidates = np.sort(by_distance[:size])
-        bound = float(minima[by_distance[size:]].max(initial=-1))
-        points = embeddings[rows[candidates]] - mean
-        between, current, taken = squared_distances(points, points), minima[candidates], []
-        while len(order) + len(taken) < pool.m and current[best := int(current.argmax())] >= max(bound, 0):
+        bounds.choose([0])
+    while len(bounds.order) < pool.m:
+        candidates, floor = bounds.largest(min(REFRESHED, len(rows)))
+        bounds.refresh(candidates, floor)
+        candidates, floor = bounds.largest(min(CANDIDATES, len(rows)), candidates, floor)
+        candidates = candidates[bounds.values[candidates] >= floor]
+        points = bounds.points(rows[candidates])
+        between, current, taken = squared_distances(points, points), bounds.values[candidates], []
+        left = pool.m - len(bounds.order)
+        while len(taken) < min(left, len(candidates)) and current[best := int(current.argmax())] >= max(floor, 0):
             taken.append(best)
             current = np.minimum(current, between[best])
             current[best] = -1
-        _lower(minima, embeddings, rows, points[taken], mean)
-        order.extend(candidates[taken].tolist())
-        minima[candidates[taken]] = -1
-    return rows[np.asarray(order, dtype=np.int64)]
+        bounds.values[candidates] = current
+        bounds.choose(candidates[taken])
+    return rows[np.asarray(bounds.order, dtype=np.int64)]
 
 
-def _lower(minima, embeddings, rows, points, mean) -> None:
-    """Update the running minima with the distances to new points (b, d), all of them centred."""
-    for block in row_blocks(len(rows), max(embeddings.shape[1], len(points))):
-        own = embeddings[rows[block]] - mean
-        np.minimum(minima[block], squared_distances(own, points).min(1), out=minima[block])
+class Bounds:
+    """values: float32 (r,), for each of `rows` an upper bound of its squared distance to the nearest chosen one, -1 where
+    it is chosen itself. order: positions that were chosen, first to last. The start rows count as chosen before them."""
+
+    def __init__(self, embeddings, rows, start):
+        self.embeddings, self.rows, self.mean = embeddings, rows, mean_of(embeddings, rows)
+        self.values = np.full(len(rows), np.inf, dtype=np.float32)
+        self.order: list[int] = []
+        self._chosen = start.tolist()  # rows
+        self._seen = np.zeros(len(rows), dtype=np.int32)  # whole chunks of the chosen that each row was compared with
+
+    def points(self, rows) -> np.ndarray:
+        return self.embeddings[rows] - self.mean
+
+    def choose(self, positions) -> None:
+        self.values[positions] = -1
+        self.order.extend(np.asarray(positions).tolist())
+        self._chosen.extend(self.rows[positions].tolist())
+
+    def largest(self, size: int, among=None, floor: float = -1.0) -> tuple[np.ndarray, float]:
+        """Ascending positions of the `size` largest values (of those `among`), and the largest of all others."""
+        values = self.values if among is None else self.values[among]
+        size = min(size, len(values))
+        order = np.argpartition(-values, size - 1)
+        kept = np.sort(order[:size])
+        return kept if among is None else among[kept], float(values[order[size:]].max(initial=floor))
+
+    def refresh(self, positions, floor: float) -> None:
+        """Compare those rows with the chosen ones that they have not seen, each until its value is below the floor."""
+        points, seen, values = self.points(self.rows[positions]), self._seen[positions], self.values[positions]
+        for chunk in range(int(seen.min()), -(-len(self._chosen) // CHUNK)):
+            own = np.flatnonzero((seen == chunk) & (values >= floor) & (values >= 0))
+            if not len(own):
+                continue
+            chosen = np.array(self._chosen[chunk * CHUNK : (chunk + 1) * CHUNK])
+            nearest = squared_distances(points[own], self.points(chosen)).min(1)
+            values[own] = np.minimum(values[own], nearest)
+            seen[own] += len(chosen) == CHUNK
+        self.values[positions], self._seen[positions] = values, seen
 
 
 # -------------------------------------------------------------------------------------------------------------- herding
@@ -89,6 +120,7 @@ def _herding_cost(n: int, d: int, k: int, m: int) -> Cost:
 @strategy(
     "herding",
     needs=("embeddings",),
+    holds_all=True,
     source="Welling 2009, ICML; as in Rebuffi et al. 2017, arXiv 1611.07725",
     cost=_herding_cost,
     version=2,
@@ -145,6 +177,7 @@ def graph_size(n: int, m: int, neighbours: int = NEIGHBOURS) -> tuple[int, int]:
 @strategy(
     "facility_location",
     needs=("embeddings",),
+    holds_all=True,
     cost=_facility_cost,
     source="Wei et al. 2015, ICML; lazy greedy: Minoux 1978",
     version=2,

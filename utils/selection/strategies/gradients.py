@@ -21,6 +21,7 @@ NEIGHBOURS = 8  # craig: edges of an example in units of n / m; a few gradients 
 @strategy(
     "rds",
     needs=("embeddings", "target"),
+    holds_all=True,
     source="Ivison et al. 2025, arXiv 2503.01807",
     fidelity=(
         "equal to round-robin over the target examples by cosine; the embeddings are whatever is given (the paper: "
@@ -87,6 +88,7 @@ def _craig_cost(n: int, d: int, k: int, m: int) -> Cost:
 @strategy(
     "craig",
     needs=("labels", "logits", "pooler"),
+    holds_all=True,
     source="Mirzasoleiman et al. 2020, arXiv 1906.01827",
     weighted=True,
     cost=_craig_cost,

@@ -19,6 +19,7 @@ def _cost(n: int, d: int, k: int, m: int) -> Cost:
 @strategy(
     "d2",
     needs=("difficulty", "embeddings"),
+    holds_all=True,
     source="Maharana et al. 2023, arXiv 2310.07931",
     cost=_cost,
     version=2,

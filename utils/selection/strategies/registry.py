@@ -91,7 +91,7 @@ class Strategy:
     a costly strategy takes. version: raised when the same input gives another result than before; it stands in the
     provenance, so that old results keep their meaning. fidelity: what is held against the source ("equal to ...",
     "at least 90 % of ...", "differs in ..., because ..."). second_pass: made for a second fine-tuning on the chosen
-    examples, after a first one on everything.
+    examples, after a first one on everything. holds_all: it holds all embeddings in memory at once.
     """
 
     name: str
@@ -104,6 +104,17 @@ class Strategy:
     version: int = 1
     fidelity: str = ""
     second_pass: bool = False
+    holds_all: bool = False
+
+    @property
+    def reads(self) -> str:
+        """What grows in memory with the number of examples."""
+        if self.holds_all:
+            return "all embeddings in memory (4 n d bytes)"
+        if {"embeddings", "pooler", "gradients"} & set(self.needs):
+            by = "cluster by cluster" if "clusters" in self.needs else "in blocks"
+            return f"the embeddings from disk, {by}; in memory a few numbers for each example"
+        return "the texts" if "pairs" in self.needs else "a few numbers for each example"
 
     @property
     def parameters(self) -> dict[str, Parameter]:
