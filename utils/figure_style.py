@@ -61,7 +61,7 @@ def fix_layout(figure) -> None:
     """Lay the figure out now, and keep it so."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
 
 
 def panels(figure, count: int, across: int, **shared) -> list:
@@ -77,12 +77,12 @@ def panels(figure, count: int, across: int, **shared) -> list:
 
 
 def legend(figure, *, across: int = 4) -> None:
-    """One legend below all axes, each name once."""
+    """One legend above all axes, each name once."""
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend([*found.values()], [*found], loc="outside lower center", ncols=across)
+    figure.legend([*found.values()], [*found], loc="outside upper center", ncols=across)
 
 
 def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
@@ -90,6 +90,8 @@ def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
 
     The layout is fixed by this, since places are found in points of the page.
     """
+    from matplotlib.patheffects import withStroke
+
     fix_layout(axes.figure)
     scale = 72 / axes.figure.dpi
     places = {name: axes.transData.transform(point) * scale for name, point in points.items()}
@@ -97,7 +99,7 @@ def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
     taken = [(x - 2, y - 2, x + 2, y + 2) for x, y in places.values()]
     for name in sorted(places, key=lambda name: tuple(places[name])):
         x, y = places[name]
-        width, height = 0.58 * SMALL * len(name), 1.1 * SMALL
+        width, height = 0.58 * SMALL * len(name) + 2, 1.1 * SMALL
         steps = sorted(range(-30, 31), key=abs)
         boxes = [(dx, step * height / 2 - height / 2) for step in steps for dx in (4, -4 - width)]
         free = (
@@ -112,5 +114,6 @@ def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
         axes.annotate(
             name, points[name], (dx if dx > 0 else dx + width, dy + height / 2), textcoords="offset points",
             fontsize=SMALL, ha="left" if dx > 0 else "right", va="center", annotation_clip=False,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 2} if far else None,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from utils.data.challenge import ChallengeColumns
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.report.comparison import mean_and_std
-from utils.report.results import Result, Runs
+from utils.report.results import Arm, Result, Runs
 from utils.report.verdict import judged, verdict_of
 
 MAX_PANELS = 6  # a cell of a challenge set with more columns stands in its table only
@@ -56,7 +56,7 @@ class _Figures:
         self.everything = self.arms.get(("all", 1.0, "epochs"), [])
         seeds, whole = len({r.seed for r in runs.results}), {round(r.m / r.data_pct) for r in runs.results}
         self.sample = (
-            f"{seeds} seed{'s' * (seeds > 1)} an arm, fewer where some failed; 100 % are {max(whole):,} examples"
+            f"{seeds} seed{'s' * (seeds > 1)} an arm, fewer where some failed; 100 % are {min(whole):,} examples"
         )
 
     def all(self) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,8 @@ class _Figures:
             yield self.against_accuracy(challenge, f"{name}_against_accuracy", dev)
             for place in places:
                 yield from self.groups(challenge, name, *place)
-        yield self.cost(places)
+        for budget in dict.fromkeys(budget for _, budget in places):
+            yield self.cost(budget, [place for place in places if place[1] == budget])
 
     def over_shares(self, name: str, columns, what: str, chance: float | None, budget: str) -> tuple[str, str]:
         """A panel a strategy, `random` in grey in each."""
@@ -129,8 +130,7 @@ class _Figures:
             for row, strategy in enumerate(rows):
                 one = own[metric].get(strategy)
                 if one is None:
-                    axes.text(0.02, row, self._lost(strategy, share, budget), transform=axes.get_yaxis_transform(),
-                              fontsize=style.SMALL, va="center", color=style.GREY)  # fmt: skip
+                    self._lost(axes, row, (strategy, share, budget))
                     continue
                 colour, mark, words = VERDICTS[verdict_of(self.runs, one)]
                 known = one.low == one.low
@@ -144,7 +144,7 @@ class _Figures:
             f"{name}.png",
             (
                 f"Difference from {baseline} at {100 * share:g} % of the data, equal {budget}, in points, paired by seed, with the "
-                f"95 % intervals of the tables (they hold together within a panel). {_sentence(self.sample)}."
+                f"95 % intervals of the tables (they hold together within a panel; a bar that reaches the edge goes on beyond it). {_sentence(self.sample)}."
             ),
         )
 
@@ -169,8 +169,7 @@ class _Figures:
                     axes.errorbar(mean, row, xerr=np.nan_to_num(std), fmt="o",
                                   color=style.GREY if strategy == "random" else style.ACCENT)  # fmt: skip
                 else:
-                    axes.text(0.02, row, self._lost(strategy, share, budget), transform=axes.get_yaxis_transform(),
-                              fontsize=style.SMALL, va="center", color=style.GREY)  # fmt: skip
+                    self._lost(axes, row, (strategy, share, budget))
             axes.set_xlim(-4, 104)
 
         name = f"{name}_groups_{_place(share, budget)}"
@@ -203,6 +202,7 @@ class _Figures:
                         color="black" if baseline else style.ACCENT, elinewidth=0.5, alpha=0.8,
                         label="random, or all of the data" if baseline else "other strategies",
                     )  # fmt: skip
+                axes.set_ylim(-6, 106)
                 axes.set_title(f"{100 * share:g} % of the data{'' if budget == 'epochs' else f', equal {budget}'}")
                 axes.grid()
             figure.supxlabel(f"{dev}, %", fontsize=8)
@@ -216,44 +216,52 @@ class _Figures:
         )
         return f"{name}.png", caption
 
-    def cost(self, places) -> tuple[str, str]:
-        """A row a strategy, a panel a share and budget."""
-        rows = [s for s in ["all", "random", *self.strategies] if any(self.arms.get((s, *place)) for place in places)]
-        rows = rows[::-1]
-        full = np.mean([r.cost for r in self.everything]) if self.everything else None
+    def cost(self, budget: str, places) -> tuple[str, str]:
+        """A row a strategy, a panel a share."""
+        rows = [s for s in ["all", "random", *self.strategies] if any((s, *place) in self.arms for place in places)][
+            ::-1
+        ]
 
         def panel(axes, title):
             place = titles[title]
             for row, strategy in enumerate(rows):
                 results = self.arms.get((strategy, *place))
                 if results:
-                    training = np.mean([r.cost for r in results])
-                    scoring = self.runs.scoring.get(strategy, 0.0)
+                    training, scoring = np.mean([r.cost for r in results]), self.runs.scoring.get(strategy, 0.0)
                     axes.barh(row, training, 0.7, color=style.ACCENT, label="training")
                     axes.barh(row, scoring, 0.7, left=training, color=style.SECOND, label="scoring, once")
-                    axes.annotate(f"{np.mean(_values(results, self.runs.dev)):.1f} %", (training + scoring, row), (2, 0),
-                                  textcoords="offset points", va="center", fontsize=style.SMALL)  # fmt: skip
-            if full:
+                    axes.annotate(f"{np.mean(_values(results, self.runs.dev)):.1f} %", (training + scoring, row), (3, 0),
+                                  textcoords="offset points", va="center", fontsize=style.SMALL,
+                                  bbox={"fc": "white", "ec": "none", "pad": 0.3})  # fmt: skip
+                elif results is not None:
+                    self._lost(axes, row, (strategy, *place))
+            if self.everything:
+                full = np.mean([r.cost for r in self.everything])
                 axes.axvline(full, color="black", ls="--", lw=0.8, label="training on everything")
-            axes.margins(x=0.3)
+            axes.margins(x=0.4)
 
-        titles = {f"{100 * share:g} %" + ("" if b == "epochs" else f", equal {b}"): (share, b) for share, b in places}
-        self._rows("cost", rows, [*titles], panel, "training epochs on everything", least=1.6)
-        return "cost.png", (
-            "What an arm costs when examples are scored for one training only, in training epochs on everything; forward "
-            f"passes count a third. The number: mean accuracy on {self._spelt(self.runs.dev)}. {_sentence(self.sample)}."
+        titles = {f"{100 * share:g} % of the data": (share, budget) for share, budget in places}
+        self._rows(f"cost_{budget}", rows, [*titles], panel, "training epochs on everything", least=1.6, sharex=True)
+        return f"cost_{budget}.png", (
+            f"What an arm costs when examples are scored for one training only, equal {budget}, in training epochs on "
+            "everything; forward passes count a third. The number beside a bar is the mean accuracy on "
+            f"{self._spelt(self.runs.dev)}. {_sentence(self.sample)}."
         )
 
     # ------------------------------------------------------------------------------------------------------------- parts
     def _figure(self, name: str, height: float):
         return style.new_figure(self.out / name, height, **self.form)
 
-    def _rows(self, name: str, rows: list[str], titles: list[str], panel, xlabel: str, *, least: float = 2) -> None:
+    def _rows(
+        self, name: str, rows: list[str], titles: list[str], panel, xlabel: str, *, least: float = 2, **shared
+    ) -> None:
         """A row of each panel for each name, from the bottom. panel(axes, title) draws one; least: its width in inches."""
         across = max(1, int(self.width / least))
         height = (ROW * len(rows) + 0.5) * -(-len(titles) // min(across, len(titles))) + 0.7
         with self._figure(name, height) as figure:
-            for axes, title in zip(style.panels(figure, len(titles), across, sharey=True), titles, strict=True):
+            for axes, title in zip(
+                style.panels(figure, len(titles), across, sharey=True, **shared), titles, strict=True
+            ):
                 panel(axes, title)
                 axes.set_title(self.words.get(title, title))
                 axes.set_yticks(range(len(rows)), rows)
@@ -295,9 +303,12 @@ class _Figures:
     def _shares(self, budget: str) -> list[float]:
         return sorted({share for _, share, b in self.arms if b == budget})
 
-    def _lost(self, *arm) -> str:
+    def _lost(self, axes, row: int, arm: Arm) -> None:
+        """Say in a row of a panel why nothing is drawn there."""
         failed = self.runs.failed[arm]
-        return f"× {failed} failed" if failed and not self.arms[arm] else "no pair of seeds"
+        text = f"× {failed} failed" if failed and not self.arms[arm] else "no pair of seeds"
+        place = {"transform": axes.get_yaxis_transform(), "va": "center"}
+        axes.text(0.02, row, text, fontsize=style.SMALL, color=style.GREY, **place)
 
     def _spelt(self, columns) -> str:
         return " and ".join(self.words.get(name, name) for name in columns)

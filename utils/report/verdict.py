@@ -48,8 +48,8 @@ def sentences(runs: Runs, against: str = "random") -> list[str]:
         own = {
             name: [arm for arm, one in arms.items() if verdict_of(runs, one) == verdict] for name, arms in found.items()
         }
-        listed = "; ".join(f"on {name} {_arms(arms)}" for name, arms in own.items() if arms)
-        lines.append(f"**{words}**: {listed or 'nothing is shown to be'}.")
+        listed = "; ".join(f"on {name}: {_arms(arms)}" for name, arms in own.items() if arms)
+        lines.append(f"**{words}** {listed or 'is nothing that is shown'}.")
     every = [(arm, one) for arms in found.values() for arm, one in arms.items()]
     undecided = [arm for arm, one in every if not verdict_of(runs, one)]
     decided = {arm[0] for arm, one in every if verdict_of(runs, one)}
