@@ -6,7 +6,7 @@
 
 Pairs are encoded exactly as training encoded MNLI, classes are found by name (id2label, or --label_order), the argmax
 over the model's classes is taken first, and whatever is not entailment then counts as non-entailment. Writes
-hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval_results_hans.txt and hans.png.
+hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval_results_hans.txt, hans.png and hans.pdf.
 --diagnose also evaluates the checkpoint with the usual mistakes, so that a strange table can be traced to one.
 """
 
@@ -17,7 +17,7 @@ from utils.errors import run_script
 from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, add_flags, settings_from
 
 RESULTS = "hans_results.json"  # written last
-FIGURES, PLOT = "eval_results_hans.txt", "hans.png"
+FIGURES, PLOT, PAPER = "eval_results_hans.txt", "hans.png", "hans.pdf"
 
 
 def add_args(parser) -> None:
@@ -111,7 +111,7 @@ def _evaluate(args, out: Path, processes) -> None:
             "max_per_subcase": args.max_per_subcase,
             "fingerprint": data.fingerprint,
         },
-        "files": [PREDICTIONS, FIGURES, PLOT],
+        "files": [PREDICTIONS, FIGURES, PLOT, PAPER],
         "warnings": warnings,
         "diagnosis": diagnosis,
     }
@@ -120,7 +120,7 @@ def _evaluate(args, out: Path, processes) -> None:
     flat = {key: results[key] for key in ("mean_non_entailed", "mean_entailed", "accuracy", "n")}
     flat |= {f"{h}_{label}": value for h, cell in results["by_heuristic"].items() for label, value in cell.items()}
     write_text(out / FIGURES, "".join(f"{key} = {value}\n" for key, value in flat.items()))
-    report.plot(results, out / PLOT, title=f"HANS: {args.model_name_or_path}")
+    report.plot(results, out / PLOT, title=f"HANS: {Path(args.model_name_or_path).name}")
     write_json(out / RESULTS, results)
     print(report.format_report(results, details=not args.quiet))
     if diagnosis:

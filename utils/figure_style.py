@@ -10,6 +10,7 @@ WIDTH, COLUMN = 7.0, 3.35  # inches: a page of text, and one column of two
 DOTS_PER_INCH = 200
 FORMATS = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}  # no dates: the same numbers give the same bytes
 SMALL = 6.5  # points: the smallest text
+ON_WHITE = {"fc": "white", "ec": "none", "pad": 0.3}  # the box of a text that lines may cross
 
 # Colour-blind-safe palettes (Okabe and Ito 2008; Tol 2021), each for one meaning. The explorer has the same ones.
 LABELS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7")
@@ -76,13 +77,15 @@ def panels(figure, count: int, across: int, **shared) -> list:
     return list(grid.flat[:count])
 
 
-def legend(figure, *, across: int = 4) -> None:
-    """One legend above all axes, each name once."""
+def legend(figure, *, title: str = "", across: int = 4) -> None:
+    """One legend above all axes, each name once, under the title of the figure."""
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend([*found.values()], [*found], loc="outside upper center", ncols=across)
+    figure.legend(
+        [*found.values()], [*found], loc="outside upper center", ncols=across, title=title or None, title_fontsize=9
+    )
 
 
 def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
@@ -100,8 +103,10 @@ def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
     for name in sorted(places, key=lambda name: tuple(places[name])):
         x, y = places[name]
         width, height = 0.58 * SMALL * len(name) + 2, 1.1 * SMALL
-        steps = sorted(range(-30, 31), key=abs)
-        boxes = [(dx, step * height / 2 - height / 2) for step in steps for dx in (4, -4 - width)]
+        steps = [step * height / 2 for step in range(-24, 25)]
+        boxes = [(dx, up - height / 2) for up in steps for dx in (4, -4 - width)]
+        boxes += [(-width / 2, up - height / 2) for up in steps if abs(up) >= height]
+        boxes.sort(key=lambda box: abs(box[1] + height / 2) + (box[0] < 0) + (box[0] == -width / 2))
         free = (
             (dx, dy)
             for dx, dy in boxes
@@ -110,10 +115,10 @@ def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
         )  # fmt: skip
         dx, dy = next(free, boxes[0])
         taken.append((x + dx, y + dy, x + dx + width, y + dy + height))
-        far = abs(dy + height / 2) > height
+        middle = dy + height / 2
+        far = abs(middle) > 1.2 * height
         axes.annotate(
-            name, points[name], (dx if dx > 0 else dx + width, dy + height / 2), textcoords="offset points",
-            fontsize=SMALL, ha="left" if dx > 0 else "right", va="center", annotation_clip=False,
-            path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            name, points[name], (dx + width / 2, middle), textcoords="offset points", fontsize=SMALL, ha="center",
+            va="center", annotation_clip=False, path_effects=[withStroke(linewidth=1.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 2} if far else None,
         )  # fmt: skip

@@ -119,7 +119,7 @@ class _Figures:
         first = next(iter(own.values()))
         rows = [s for s in ["random", *self.strategies] if (s, share, budget) in self.arms and s != self.against]
         rows = [s for s in rows if s != "random" or s in first]
-        rows.sort(key=lambda s: first[s].mean if s in first else math.inf)
+        rows.sort(key=lambda s: first[s].mean if s in first else -math.inf)
 
         def panel(axes, metric):
             axes.axvline(0, color="black", lw=0.8)
@@ -232,7 +232,7 @@ class _Figures:
                     axes.barh(row, scoring, 0.7, left=training, color=style.SECOND, label="scoring, once")
                     axes.annotate(f"{np.mean(_values(results, self.runs.dev)):.1f} %", (training + scoring, row), (3, 0),
                                   textcoords="offset points", va="center", fontsize=style.SMALL,
-                                  bbox={"fc": "white", "ec": "none", "pad": 0.3})  # fmt: skip
+                                  bbox=style.ON_WHITE)  # fmt: skip
                 elif results is not None:
                     self._lost(axes, row, (strategy, *place))
             if self.everything:
@@ -308,7 +308,7 @@ class _Figures:
         failed = self.runs.failed[arm]
         text = f"× {failed} failed" if failed and not self.arms[arm] else "no pair of seeds"
         place = {"transform": axes.get_yaxis_transform(), "va": "center"}
-        axes.text(0.02, row, text, fontsize=style.SMALL, color=style.GREY, **place)
+        axes.text(0.02, row, text, fontsize=style.SMALL, color=style.GREY, bbox=style.ON_WHITE, **place)
 
     def _spelt(self, columns) -> str:
         return " and ".join(self.words.get(name, name) for name in columns)

@@ -39,7 +39,8 @@ def sentences(runs: Runs, against: str = "random") -> list[str]:
     found = judged(runs, against)
     if runs.looks:
         found = dict([*found.items()][:1])
-    baseline = "random at the same share of the data" if against == "random" else "training on everything"
+    whole = " (at 100 %: all of the data)" if any(arm[1] == 1 for arms in found.values() for arm in arms) else ""
+    baseline = f"random at the same share of the data{whole}" if against == "random" else "training on everything"
     verdicts = {"better": f"Better than {baseline}", "worse": f"Worse than {baseline}"}
     if runs.looks:
         verdicts[WITHIN] = f"Within {runs.looks.smallest:g} points of {baseline}"
