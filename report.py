@@ -3,10 +3,11 @@
 
   python report.py $OUT/sweep [--output_dir DIR] [--published] [--latex]
 
-Writes results.csv (a row per run), timings.csv, results.md (means and standard deviations over seeds; differences from
-`random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page that holds them
-all and needs no network. --latex adds a folder `latex`: tables for a paper, figures at the width of a column. Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv
-that was kept stands for its runs: `python report.py study/results.csv`.
+Writes results.csv (a row per run), timings.csv, results.md (a verdict; means and standard deviations over seeds;
+differences from `random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page
+that holds them all and needs no network. --latex adds a folder `latex`: tables for a paper, figures of a column's width.
+Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv that was kept stands for
+its runs: `python report.py study/results.csv`.
 """
 
 from utils.command_line import ArgumentParser, parse_args

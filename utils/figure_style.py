@@ -77,14 +77,19 @@ def panels(figure, count: int, across: int, **shared) -> list:
     return list(grid.flat[:count])
 
 
-def legend(figure, *, title: str = "", across: int = 4) -> None:
+def legend(figure, *, title: str = "") -> None:
     """One legend above all axes, each name once, under the title of the figure."""
     found = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     figure.legend(
-        [*found.values()], [*found], loc="outside upper center", ncols=across, title=title or None, title_fontsize=9
+        [*found.values()],
+        [*found],
+        loc="outside upper center",
+        ncols=int(figure.get_figwidth() / 1.6),
+        title=title or None,
+        title_fontsize=9,
     )
 
 

@@ -184,32 +184,26 @@ class _Figures:
 
     def against_accuracy(self, challenge: ChallengeColumns, name: str, dev: str) -> tuple[str, str]:
         """A panel a share and budget, a mark an arm."""
-        found: dict[tuple, dict[str, tuple]] = {}
-        for (strategy, *place), results in self.arms.items():
+        found: dict[str, dict[str, list]] = {}
+        for (strategy, share, budget), results in self.arms.items():
             known = [r for r in results if challenge.headline in r.scores]
             if known:
+                title = f"{100 * share:g} % of the data{'' if budget == 'epochs' else f', equal {budget}'}"
                 pair = [mean_and_std(_values(known, columns)) for columns in (self.runs.dev, (challenge.headline,))]
-                found.setdefault(tuple(place), {})[strategy] = pair
+                found.setdefault(title, {})[strategy] = pair
         across = max(1, int(self.width / 3))
-        with self._figure(name, 2.5 * -(-len(found) // across) + 0.4) as figure:
-            grid = style.panels(figure, len(found), across, sharex=True, sharey=True)
-            for axes, ((share, budget), marks) in zip(grid, found.items(), strict=True):
-                self._reference_lines(axes.axhline, (challenge.headline,), challenge.chance, everything=False)
-                for strategy, ((x, dx), (y, dy)) in marks.items():
-                    baseline = strategy in ("random", "all")
-                    axes.errorbar(
-                        x, y, xerr=np.nan_to_num(dx), yerr=np.nan_to_num(dy), fmt="s" if baseline else "o",
-                        color="black" if baseline else style.ACCENT, elinewidth=0.5, alpha=0.8,
-                        label="random, or all of the data" if baseline else "other strategies",
-                    )  # fmt: skip
-                axes.set_ylim(-6, 106)
-                axes.set_title(f"{100 * share:g} % of the data{'' if budget == 'epochs' else f', equal {budget}'}")
-                axes.grid()
-            figure.supxlabel(f"{dev}, %", fontsize=8)
-            figure.supylabel(f"accuracy, {challenge.headline}, %", fontsize=8)
-            style.legend(figure)
-            for axes, marks in zip(grid, found.values(), strict=True):
-                style.direct_labels(axes, {s: (x, y) for s, ((x, _), (y, _)) in marks.items()})
+        for file, titles in self._files(name, [*found], across):
+            with self._figure(file, 2.5 * -(-len(titles) // across) + 0.5) as figure:
+                grid = style.panels(figure, len(titles), across, sharex=True, sharey=True)
+                for axes, title in zip(grid, titles, strict=True):
+                    self._reference_lines(axes.axhline, (challenge.headline,), challenge.chance, everything=False)
+                    _crosses(axes, found[title])
+                    axes.set_title(title)
+                figure.supxlabel(f"{dev}, %", fontsize=8)
+                figure.supylabel(f"accuracy, {challenge.headline}, %", fontsize=8)
+                style.legend(figure)
+                for axes, title in zip(grid, titles, strict=True):
+                    style.direct_labels(axes, {s: (x, y) for s, ((x, _), (y, _)) in found[title].items()})
         caption = (
             f"{_sentence(dev)} against accuracy on {challenge.headline}. Mean ± one standard deviation over seeds, both ways. "
             f"{_sentence(self.sample)}."
@@ -257,19 +251,22 @@ class _Figures:
     ) -> None:
         """A row of each panel for each name, from the bottom. panel(axes, title) draws one; least: its width in inches."""
         across = max(1, int(self.width / least))
-        height = (ROW * len(rows) + 0.5) * -(-len(titles) // min(across, len(titles))) + 0.7
-        with self._figure(name, height) as figure:
-            for axes, title in zip(
-                style.panels(figure, len(titles), across, sharey=True, **shared), titles, strict=True
-            ):
-                panel(axes, title)
-                axes.set_title(self.words.get(title, title))
-                axes.set_yticks(range(len(rows)), rows)
-                axes.set_ylim(-0.7, len(rows) - 0.3)
-                axes.grid(axis="x")
-                axes.tick_params(axis="y", length=0)
-            figure.supxlabel(xlabel, fontsize=8)
-            style.legend(figure)
+        for file, own in self._files(name, titles, across):
+            height = (ROW * len(rows) + 0.5) * -(-len(own) // min(across, len(own))) + 0.7
+            with self._figure(file, height) as figure:
+                for axes, title in zip(style.panels(figure, len(own), across, sharey=True, **shared), own, strict=True):
+                    panel(axes, title)
+                    axes.set_title(self.words.get(title, title))
+                    axes.set_yticks(range(len(rows)), rows)
+                    axes.set_ylim(-0.7, len(rows) - 0.3)
+                    axes.grid(axis="x")
+                    axes.tick_params(axis="y", length=0)
+                figure.supxlabel(xlabel, fontsize=8)
+                style.legend(figure)
+
+    def _files(self, name: str, titles: list[str], across: int) -> list[tuple[str, list[str]]]:
+        """(file, titles of its panels): one file, or one for each panel where no two of them fit beside each other."""
+        return [(name, titles)] if across > 1 else [(f"{name}_{_file_name(title)}", [title]) for title in titles]
 
     def _curve(self, axes, strategy: str, columns, budget: str, colour: str, **look) -> None:
         share, mean, std = np.array(curve(self.runs, strategy, columns, budget)).T
@@ -312,6 +309,19 @@ class _Figures:
 
     def _spelt(self, columns) -> str:
         return " and ".join(self.words.get(name, name) for name in columns)
+
+
+def _crosses(axes, marks: dict[str, list]) -> None:
+    """A mark of each strategy with error bars both ways, on scales in percent."""
+    for strategy, ((x, dx), (y, dy)) in marks.items():
+        baseline = strategy in ("random", "all")
+        axes.errorbar(
+            x, y, xerr=np.nan_to_num(dx), yerr=np.nan_to_num(dy), fmt="s" if baseline else "o",
+            color="black" if baseline else style.ACCENT, elinewidth=0.5, alpha=0.8,
+            label="random, or all of the data" if baseline else "other strategies",
+        )  # fmt: skip
+    axes.set_ylim(-6, 106)
+    axes.grid()
 
 
 def _task_words(runs: Runs) -> tuple[dict[str, str], float | None]:

@@ -62,11 +62,12 @@ def _section(table: Table) -> str:
 
 
 def _cell(text: str, links: dict[str, str]) -> str:
-    return f'<a href="{html.escape(links[text])}">{_bold(text)}</a>' if text in links else _bold(text)
+    shown = _bold(text).replace("_", "_<wbr>")  # where a narrow screen may break a name
+    return f'<a href="{html.escape(links[text])}">{shown}</a>' if text in links else shown
 
 
 def _bold(text: str) -> str:
-    pieces = html.escape(text).split("**")
+    pieces = html.escape(text).replace(" %", "&nbsp;%").split("**")
     return "".join(f"<b>{piece}</b>" if i % 2 else piece for i, piece in enumerate(pieces))
 
 

@@ -51,6 +51,13 @@ def sentences(runs: Runs, against: str = "random") -> list[str]:
         }
         listed = "; ".join(f"on {name}: {_arms(arms)}" for name, arms in own.items() if arms)
         lines.append(f"**{words}** {listed or 'is nothing that is shown'}.")
+    both = [
+        arm
+        for arm in runs.arms
+        if {"better", "worse"} <= {verdict_of(runs, arms[arm]) for arms in found.values() if arm in arms}
+    ]
+    if both:
+        lines.append(f"**Better on one column, worse on another**: {_arms(both)}.")
     every = [(arm, one) for arms in found.values() for arm, one in arms.items()]
     undecided = [arm for arm, one in every if not verdict_of(runs, one)]
     decided = {arm[0] for arm, one in every if verdict_of(runs, one)}
