@@ -107,7 +107,7 @@ def direct_labels(axes, points: dict[str, tuple[float, float]]) -> None:
     taken = [(x - 2, y - 2, x + 2, y + 2) for x, y in places.values()]
     for name in sorted(places, key=lambda name: tuple(places[name])):
         x, y = places[name]
-        width, height = 0.58 * SMALL * len(name) + 2, 1.1 * SMALL
+        width, height = 0.55 * SMALL * len(name) + 2, 1.1 * SMALL
         steps = [step * height / 2 for step in range(-24, 25)]
         boxes = [(dx, up - height / 2) for up in steps for dx in (4, -4 - width)]
         boxes += [(-width / 2, up - height / 2) for up in steps if abs(up) >= height]

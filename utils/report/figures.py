@@ -102,7 +102,7 @@ class _Figures:
             style.legend(figure)
         caption = (
             f"{_sentence(what)} by share of the data, equal {budget}. Mean ± one standard deviation over seeds; lines join "
-            f"neighbouring shares that were both measured. ×n: n seeds failed, so that nothing or less is averaged. "
+            f"neighbouring shares that were both measured. ×n: n seeds failed and are left out. "
             f"{_sentence(self.sample)}."
         )
         return f"{name}.png", caption
@@ -272,11 +272,11 @@ class _Figures:
         share, mean, std = np.array(curve(self.runs, strategy, columns, budget)).T
         axes.errorbar(100 * share, mean, yerr=np.nan_to_num(std), fmt="o-", color=colour, elinewidth=0.8,
                       **{"label": strategy, **look})  # fmt: skip
-        for place in share if strategy != "random" or not self.strategies else ():
+        for place in share:
             failed = self.runs.failed[strategy, place, budget]
             if failed:
-                axes.text(100 * place, 0.02, f"×{failed}", transform=axes.get_xaxis_transform(), ha="center",
-                          color=style.SECOND, fontsize=7)  # fmt: skip
+                axes.text(100 * place, 0.14 if strategy == "random" else 0.02, f"×{failed}", ha="center", fontsize=7,
+                          transform=axes.get_xaxis_transform(), color=colour)  # fmt: skip
 
     def _share_axis(self, all_axes, budget: str) -> None:
         """The shares that there are as ticks, and room for the marks of failed seeds below."""
@@ -287,7 +287,7 @@ class _Figures:
             axes.minorticks_off()
             axes.margins(x=0.15)
         low, high = all_axes[0].get_ylim()
-        all_axes[0].set_ylim(low - 0.12 * (high - low), high)
+        all_axes[0].set_ylim(low - 0.25 * (high - low), high)
 
     def _reference_lines(self, line, columns, chance: float | None, *, everything: bool = True) -> None:
         """Lines (axhline or axvline) of what guessing gives, and of training on everything."""
@@ -321,6 +321,7 @@ def _crosses(axes, marks: dict[str, list]) -> None:
             label="random, or all of the data" if baseline else "other strategies",
         )  # fmt: skip
     axes.set_ylim(-6, 106)
+    axes.margins(x=0.18)
     axes.grid()
 
 
