@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,7 +87,7 @@ class _Figures:
         ]
         across = max(1, int(self.width / 1.35))
         rows = -(-len(shown) // across)
-        with self._figure(name, 1.25 * rows + 0.7) as figure:
+        with self._figure(name, max(2.8, 1.25 * rows + 0.7)) as figure:
             for axes, strategy in zip(
                 style.panels(figure, len(shown), across, sharex=True, sharey=True), shown, strict=True
             ):
@@ -98,7 +99,7 @@ class _Figures:
                 axes.grid(axis="y")
             self._share_axis(figure.axes, budget)
             figure.supxlabel("share of the training data, % (log scale)", fontsize=8)
-            figure.supylabel(f"{what}, %", fontsize=8)
+            figure.supylabel(textwrap.fill(f"{what}, %", 36), fontsize=8)
             style.legend(figure)
         caption = (
             f"{_sentence(what)} by share of the data, equal {budget}. Mean ± one standard deviation over seeds; lines join "
@@ -270,8 +271,9 @@ class _Figures:
 
     def _curve(self, axes, strategy: str, columns, budget: str, colour: str, **look) -> None:
         share, mean, std = np.array(curve(self.runs, strategy, columns, budget)).T
+        known = ~np.isnan(mean).all()
         axes.errorbar(100 * share, mean, yerr=np.nan_to_num(std), fmt="o-", color=colour, elinewidth=0.8,
-                      **{"label": strategy, **look})  # fmt: skip
+                      **({"label": strategy, **look} if known else {}))  # fmt: skip
         for place in share:
             failed = self.runs.failed[strategy, place, budget]
             if failed:

@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 # Nothing may be loaded: the browser itself refuses every request.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 FIRST = 2  # tables above the figures
+NAMES = "chosen by"  # the column that stays in sight
 
 
 def page(title: str, tables: list[Table], figures: dict[str, str], folder: Path) -> str:
@@ -43,15 +44,24 @@ def page(title: str, tables: list[Table], figures: dict[str, str], folder: Path)
 def _figure(path: Path, caption: str) -> str:
     data, words = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
     image = f'<img src="data:image/png;base64,{data}" alt="{words}">'
-    return f'<figure><button title="Enlarge">{image}</button><figcaption>{words}</figcaption></figure>'
+    return f'<figure><button title="Enlarge">{image}</button><figcaption>{_bold(caption)}</figcaption></figure>'
 
 
 def _section(table: Table) -> str:
     parts = []
     if table.rows:
         header, *rows = table.rows
-        head = "".join(f"<th><button>{html.escape(cell)}</button></th>" for cell in header)
-        lines = "".join(f"<tr>{''.join(f'<td>{_cell(cell, table.links)}</td>' for cell in row)}</tr>\n" for row in rows)
+        name = header.index(NAMES) if NAMES in header else 0
+        marks = ["" if i != name else ' class="name"' for i in range(len(header))]
+        head = "".join(
+            f"<th{mark}><button>{html.escape(cell)}</button></th>" for mark, cell in zip(marks, header, strict=True)
+        )
+        lines = "".join(
+            "<tr>"
+            + "".join(f"<td{mark}>{_cell(cell, table.links)}</td>" for mark, cell in zip(marks, row, strict=True))
+            + "</tr>\n"
+            for row in rows
+        )
         parts.append(
             f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{lines}</tbody></table></div>'
         )

@@ -50,7 +50,7 @@ def sentences(runs: Runs, against: str = "random") -> list[str]:
             name: [arm for arm, one in arms.items() if verdict_of(runs, one) == verdict] for name, arms in found.items()
         }
         listed = "; ".join(f"on {name}: {_arms(arms)}" for name, arms in own.items() if arms)
-        lines.append(f"**{words}** {listed or 'is nothing that is shown'}.")
+        lines.append(f"**{words}** {listed}." if listed else f"**{words}**: nothing is shown to be.")
     both = [
         arm
         for arm in runs.arms
