@@ -39,9 +39,9 @@ test-slurm: setup  ## a sweep through a real Slurm of one node, installed from D
 	command -v slurmctld >/dev/null || (apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge) || true
 	TEST_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_real_slurm.py
 
-test-browser: setup  ## the explorer in a headless Chromium, installed first where there is none (Debian, root)
+test-browser: setup  ## the explorer and the report in a headless Chromium, installed first where there is none (Debian, root)
 	@command -v chromium && command -v chromedriver || (apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_explore_browser.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_explore_browser.py tests/test_report_browser.py
 
 style: setup  ## fix formatting
 	$(BIN)/ruff check --fix --quiet .

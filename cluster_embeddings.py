@@ -80,6 +80,7 @@ def main(argv=None) -> None:
 
 def _cluster(args, folder: Path, ks: list[int]) -> None:
     """Analyse every k, write the files, print the summary; as a shard, only assign its rows."""
+    from utils.figure_style import FORMATS
     from utils.files import write_json, write_text
     from utils.run_directory import versions
     from utils.selection import cluster_report
@@ -111,7 +112,7 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
     best = max(quality, key=lambda row: -2 if row["silhouette"] is None else row["silhouette"])
     kept = next(row for row in quality if row["k"] == args.keep) if args.keep else best
 
-    _clear(folder, cluster_report.FIGURES)
+    _clear(folder, [f"{Path(name).stem}{suffix}" for name in cluster_report.FIGURES for suffix in FORMATS])
     for clusters in partitions:
         clusters.save(folder / ("clusters.npz" if clusters.k == kept["k"] else f"clusters_k{clusters.k}.npz"))
     chosen = next(clusters for clusters in partitions if clusters.k == kept["k"])

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Tables and curves from a folder of finished runs: what beats random, at which share of the data, and on HANS.
 
-  python report.py $OUT/sweep [--output_dir DIR] [--published]
+  python report.py $OUT/sweep [--output_dir DIR] [--published] [--latex]
 
-Writes results.csv (a row per run), timings.csv, results.md (means and standard deviations over seeds; differences from
-`random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page that holds them
-all and needs no network. Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv
-that was kept stands for its runs: `python report.py study/results.csv`.
+Writes results.csv (a row per run), timings.csv, results.md (a verdict; means and standard deviations over seeds;
+differences from `random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page
+that holds them all and needs no network. --latex adds a folder `latex`: tables for a paper, figures of a column's width.
+Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv that was kept stands for
+its runs: `python report.py study/results.csv`.
 """
 
 from utils.command_line import ArgumentParser, parse_args
@@ -23,6 +24,9 @@ def main(argv=None) -> None:
     )
     parser.add_argument(
         "--published", action="store_true", help="set the numbers published for ALBERT-base-v1 beside ours"
+    )
+    parser.add_argument(
+        "--latex", action="store_true", help="tables and figures for a paper too, in the folder `latex`"
     )
     parser.add_argument(
         "--against",
@@ -49,7 +53,7 @@ def main(argv=None) -> None:
         print(f"note: {problem}")
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))
     with folder_lock(out):
-        text = write_report(runs, out, published=args.published, against=args.against)
+        text = write_report(runs, out, published=args.published, against=args.against, latex=args.latex)
     print(overview(runs).markdown() if args.brief else text)
     print(f"the page to open: {out / 'report.html'}")
 

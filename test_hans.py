@@ -7,7 +7,7 @@
 Pairs are encoded exactly as training encoded MNLI, classes are found by name (id2label, or --label_order), the argmax
 over the model's classes is taken first, and whatever is not entailment then counts as non-entailment. Writes
 hans_predictions.txt (for hans/evaluate_heur_output.py), hans_results.json, eval_results_hans.txt, hans_report.txt (by
-heuristic, subcase and template; --verbose prints it) and hans.png.
+heuristic, subcase and template; --verbose prints it), hans.png and hans.pdf.
 --diagnose also evaluates the checkpoint with the usual mistakes, so that a strange table can be traced to one.
 """
 
@@ -19,7 +19,7 @@ from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, Tracke
 from utils.settings import add_no_ops
 
 RESULTS = "hans_results.json"  # written last
-FIGURES, REPORT, PLOT = "eval_results_hans.txt", "hans_report.txt", "hans.png"
+FIGURES, REPORT, PLOT, PAPER = "eval_results_hans.txt", "hans_report.txt", "hans.png", "hans.pdf"
 
 
 def add_args(parser) -> None:
@@ -118,7 +118,7 @@ def _evaluate(args, out: Path, processes, trackers: list[str]) -> None:
             "max_per_subcase": args.max_per_subcase,
             "fingerprint": data.fingerprint,
         },
-        "files": [PREDICTIONS, FIGURES, REPORT, PLOT],
+        "files": [PREDICTIONS, FIGURES, REPORT, PLOT, PAPER],
         "warnings": warnings,
         "diagnosis": diagnosis,
     }
@@ -128,7 +128,7 @@ def _evaluate(args, out: Path, processes, trackers: list[str]) -> None:
     flat |= {f"{h}_{label}": value for h, cell in results["by_heuristic"].items() for label, value in cell.items()}
     write_text(out / FIGURES, "".join(f"{key} = {value}\n" for key, value in flat.items()))
     write_text(out / REPORT, report.format_report(results) + "\n")
-    report.plot(results, out / PLOT, title=f"HANS: {args.model_name_or_path}")
+    report.plot(results, out / PLOT, title=f"HANS: {Path(args.model_name_or_path).name}")
     with open_trackers(trackers, settings_from(TrackerSettings, args), out, vars(args)) as opened:
         opened.log(0, {f"hans/{key}": value for key, value in flat.items() if value is not None})
         opened.finish(0, results)

@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from utils import figure_style as style
 from utils.command_line import ArgumentParser, parse_args, positive_float, positive_int
 from utils.errors import run_script
-from utils.files import atomic_path, write_json
+from utils.files import write_json
 from utils.report.looks import critical_values
 from utils.report.results import LookPlan
 
@@ -127,36 +128,21 @@ def table(rows: list[dict], world: str) -> str:
 
 
 def draw(rows: list[dict], plan: LookPlan, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, *right) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    left.axhline(5, color="grey", lw=0.8, ls="--")
-    for arms, marker in zip(ARMS, "osD", strict=True):
-        own = [row for row in rows if row["arms"] == arms]
-        spreads = [row["spread"] for row in own]
-        left.plot(
-            spreads,
-            [100 * row["null"]["sweeps with a false verdict"] for row in own],
-            f"{marker}-",
-            label=f"{arms} arm{'s' * (arms > 1)}",
-        )
-        for axes, world in zip(right, ("null", "mixed"), strict=True):
-            axes.plot(spreads, [100 * row[world]["runs"] / row[world]["runs, fixed"] for row in own], f"{marker}-")
-    left.set(
-        ylim=(0, 6), title="sweeps with a false verdict, %\nall arms equal random", xlabel="spread over seeds, points"
-    )
-    left.legend(frameon=False)
-    for axes, title in zip(right, ("all arms equal random", "arms differ by 0 to 10 points"), strict=True):
-        axes.set(
-            ylim=(0, 105),
-            title=f"runs, % of a fixed {plan.seeds[-1]} seeds\n{title}",
-            xlabel="spread over seeds, points",
-        )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, format="png", metadata={"Software": None})
+    with style.new_figure(path, 2.6, formats=(".png",)) as figure:
+        left, *right = figure.subplots(1, 3)
+        left.axhline(5, color="black", lw=0.8, ls="--", label="promised: at most 5 %")
+        for arms, marker, colour in zip(ARMS, "osD", (style.ACCENT, style.SECOND, style.GREY), strict=True):
+            own = [row for row in rows if row["arms"] == arms]
+            spreads = [row["spread"] for row in own]
+            look = {"marker": marker, "color": colour, "label": f"{arms} arm{'s' * (arms > 1)}"}
+            left.plot(spreads, [100 * row["null"]["sweeps with a false verdict"] for row in own], **look)
+            for axes, world in zip(right, ("null", "mixed"), strict=True):
+                axes.plot(spreads, [100 * row[world]["runs"] / row[world]["runs, fixed"] for row in own], **look)
+        left.set(ylim=(0, 6), title="sweeps with a false verdict, %\nall arms equal random")
+        for axes, title in zip(right, ("all arms equal random", "arms differ by 0 to 10 points"), strict=True):
+            axes.set(ylim=(0, 105), title=f"runs, % of a fixed {plan.seeds[-1]} seeds\n{title}")
+        figure.supxlabel("spread over seeds, points", fontsize=8)
+        style.legend(figure)
 
 
 def main(argv=None) -> None:

@@ -36,6 +36,7 @@ HANS = ChallengeScores(
     # Overall, both sides weigh the same: a model that only answers one class more often gains nothing there.
     compared=("HANS non-entailed", "HANS entailed", "HANS overall"),
     grouped_by="heuristic and gold label",
+    chance=0.5,
 )
 
 

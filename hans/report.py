@@ -3,6 +3,15 @@ script; standard library only, but for the figure.
 """
 
 from hans.data import ENTAILMENT, LABELS, NON_ENTAILMENT, HansSet
+from utils import figure_style as style
+
+WORDS = {  # abbreviations in the names of subcases
+    "PP": "prepositional phrase",
+    "obj": "object",
+    "NP/S": "noun phrase or sentence",
+    "NP/Z": "noun phrase or nothing",
+    "subject/object": "subject and object",
+}
 
 
 def score(data: HansSet, predictions: list[str]) -> dict:
@@ -117,45 +126,50 @@ def warnings(results: dict) -> list[str]:
 
 
 def plot(results: dict, path, *, title: str = "") -> None:
-    """PNG: accuracy by heuristic and gold label; by subcase."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    from utils.files import atomic_path
-
-    colours = {ENTAILMENT: "#2a6f97", NON_ENTAILMENT: "#c8553d"}
-    subcases = list(results["by_subcase"].items())[::-1]
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(13, max(4, 0.27 * len(subcases) + 1)), width_ratios=(1, 1.3), layout="constrained"
+    """PNG and PDF: accuracy by heuristic and gold label; by subcase."""
+    subcases = sorted(
+        results["by_subcase"],
+        key=lambda name: ("lsc".find(name[:1]), LABELS.index(results["subcase_labels"][name]), name),
     )
-    heuristics = list(results["by_heuristic"])
-    for k, label in enumerate(LABELS):
-        values = [results["by_heuristic"][h].get(label, float("nan")) for h in heuristics]
-        bars = left.bar(
-            [i + 0.4 * k - 0.2 for i in range(len(heuristics))], values, 0.38, color=colours[label], label=label
+    cells = [(h, label) for h, cell in results["by_heuristic"].items() for label in LABELS if label in cell]
+    with style.new_figure(path, max(3, 0.16 * len(subcases) + 1)) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+        _marks(
+            left,
+            [f"{h.replace('_', ' ')},\n{label}" for h, label in cells],
+            [results["by_heuristic"][h][label] for h, label in cells],
+            [label for _, label in cells],
         )
-        left.bar_label(bars, fmt="%.2f", fontsize=9)
-    left.axhline(0.5, color="grey", linestyle=":", linewidth=1)
-    left.set(
-        xticks=range(len(heuristics)),
-        xticklabels=[h.replace("_", " ") for h in heuristics],
-        ylim=(0, 1.1),
-        ylabel="accuracy",
-    )
-    left.legend(title="gold label", loc="upper center", ncols=2, frameon=False)
-    left.set_title("by heuristic")
-    right.barh(
-        [name for name, _ in subcases],
-        [value for _, value in subcases],
-        color=[colours[results["subcase_labels"][name]] for name, _ in subcases],
-    )
-    right.axvline(0.5, color="grey", linestyle=":", linewidth=1)
-    right.set(xlim=(0, 1), xlabel="accuracy")
-    right.tick_params(axis="y", labelsize=8)
-    right.set_title("by subcase")
-    figure.suptitle(title or f"HANS, {results['n']} pairs")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    plt.close(figure)
+        _marks(
+            right,
+            [subcase_words(name) for name in subcases],
+            [results["by_subcase"][name] for name in subcases],
+            [results["subcase_labels"][name] for name in subcases],
+        )
+        left.set_title("by heuristic and gold label")
+        right.set_title("by subcase")
+        figure.supxlabel("accuracy, %", fontsize=8)
+        style.legend(figure, title=f"{title or 'HANS'}, {results['n']:,} pairs")
+
+
+def _marks(axes, names: list[str], values: list[float], labels: list[str]) -> None:
+    """A row each, from the top: a line from 0, a dot that shows where the value is 0 too, and the number."""
+    axes.axvline(50, color="black", linestyle=":", linewidth=0.8, label="guessing")
+    for row, (value, label) in enumerate(zip(values, labels, strict=True)):
+        colour = style.LABELS[LABELS.index(label)]
+        axes.plot([0, 100 * value], [row, row], color=colour, linewidth=2)
+        axes.plot(100 * value, row, "o", color=colour, clip_on=False, label=f"gold label {label}")
+        axes.annotate(f"{100 * value:.0f}", (100 * value, row), (4, 0), textcoords="offset points", va="center",
+                      fontsize=style.SMALL, bbox=style.ON_WHITE)  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 108), ylim=(len(names) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
+def subcase_words(name: str) -> str:
+    """`sn_PP_on_subject` -> `subsequence: prepositional phrase on subject`"""
+    code, _, rest = name.partition("_")
+    heuristic = {"l": "lexical overlap", "s": "subsequence", "c": "constituent"}.get(code[:1])
+    words = " ".join(WORDS.get(word, word) for word in rest.split("_"))
+    return f"{heuristic}: {words}" if heuristic and rest else name

@@ -354,7 +354,8 @@ def analysis(corpus, tmp_path_factory):
 def test_script_writes_the_analysis(corpus, analysis):
     _, _, group, examples = corpus
     names = {path.name for path in analysis.iterdir()}
-    figures = {"projection.png", "cluster_sizes.png", "cluster_labels.png", "quality_over_k.png"}
+    stems = ("projection", "cluster_sizes", "cluster_labels", "quality_over_k")
+    figures = {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
     assert names == {"clusters.npz", "clusters_k5.npz", "clusters.json", "cluster_report.md", *figures}
     clusters = Clusters.load(analysis / "clusters.npz")
     assert clusters.k == 3  # the planted number has the best silhouette
@@ -407,7 +408,8 @@ def test_keep_and_overwrite(corpus, tmp_path):
         run(corpus, tmp_path, "--num_clusters", "3")
     run(corpus, tmp_path, "--num_clusters", "4", "--num_seeds", "1", "--overwrite_output_dir", data=False)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"clusters.npz", "clusters.json", "cluster_report.md", "projection.png", "cluster_sizes.png"}
+    figures = {f"{stem}.{kind}" for stem in ("projection", "cluster_sizes") for kind in ("png", "pdf")}
+    assert names == {"clusters.npz", "clusters.json", "cluster_report.md", *figures}
     assert "purity" not in json.loads((tmp_path / "clusters.json").read_text())["kept"]
 
 

@@ -149,6 +149,7 @@ def test_everything_is_written_and_the_evaluator_agrees(folder, hans, capsys):
     found = results(out)
     assert {path.name for path in out.iterdir()} == {
         "hans_predictions.txt", "hans_results.json", "eval_results_hans.txt", "hans_report.txt", "hans.png",
+        "hans.pdf",
     }  # fmt: skip
     assert (out / "hans.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     evaluate_heur_output.main([str(out), "--json"])  # it finds the set by the record

@@ -13,6 +13,7 @@ from benchmarks.stopping import judge, verdicts
 from tests import tiny
 from tests.test_report import collapse, write_run
 from utils.errors import InputError, RunFailed
+from utils.report import write
 from utils.report.looks import critical_values, looks_at, spent, verdict
 from utils.report.recorded import read_csv
 from utils.report.results import LookPlan, Result
@@ -146,7 +147,7 @@ def test_what_looks_cannot_do_is_refused():
 
 
 # --------------------------------------------------------------------------------------------------------------- report
-def test_the_report_shows_each_look_and_gives_hans_no_verdict(tmp_path):
+def test_the_report_shows_each_look_and_gives_hans_no_verdict(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for seed in range(6):
         base = 0.6 + rng.normal(0, 0.01)
@@ -157,6 +158,7 @@ def test_the_report_shows_each_look_and_gives_hans_no_verdict(tmp_path):
     collapse(tmp_path / "runs" / "d5")
     settings = {"looks": {"seeds": [3, 6], "smallest": 1.0, "arms": ["diverse-10pct", "hard-10pct"]}}
     (tmp_path / "sweep.json").write_text(json.dumps({"settings": settings, "runs": [], "scoring_epochs": {}}))
+    monkeypatch.setattr(write, "draw", lambda *_, **__: {})  # it takes most of the time
     report.main([str(tmp_path)])
     text = (tmp_path / "report" / "results.md").read_text()
     rows = [line for line in text.split("## Looks")[1].splitlines() if line.startswith("| 10 |")]

@@ -5,20 +5,37 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import report
 from hans.challenge import HANS, HEURISTICS
+from utils import figure_style
 from utils.data.challenge import Cell, ChallengeScores
 from utils.errors import InputError
+from utils.report import latex, write
 from utils.report.comparison import differences_from_random
-from utils.report.figures import curve
+from utils.report.figures import curve, draw
 from utils.report.published import PUBLISHED
 from utils.report.recorded import read_csv
 from utils.report.run_folders import load_runs
 from utils.report.tables import tables_of
+from utils.report.verdict import sentences
 
 N = 1000
+
+
+@pytest.fixture
+def figures():
+    """Asked for by the tests that look at figures; the others do without, since figures take most of the time."""
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request, monkeypatch):
+    if "figures" not in request.fixturenames:
+        for module in (write, latex):
+            monkeypatch.setattr(module, "draw", lambda *_, **__: {})
 
 
 def write_run(
@@ -177,29 +194,104 @@ def test_csv_has_a_row_per_run(sweep):
     assert float(next(r for r in rows if r["run"] == "random-2")["non-entailed subsequence"]) == pytest.approx(0.15)
 
 
-def test_the_page_holds_everything_and_needs_no_network(sweep):
+def test_the_page_holds_everything_and_needs_no_network(sweep, figures):
     run(sweep)
     page = (sweep / "report" / "report.html").read_text()
-    figures = sorted(path.name for path in (sweep / "report").glob("*.png"))
-    assert figures == [
-        "accuracy_epochs.png",
-        "cost_against_accuracy.png",
-        "hans_against_accuracy.png",
-        "hans_epochs.png",
-    ]
-    assert page.count('src="data:image/png;base64,') == len(figures)
-    assert not re.search(r'(src|href)="(?!data:)', page) and "61.00 ± 1.00" in page
+    names = [
+        "accuracy_epochs", "cost_epochs", "difference_10pct_epochs", "hans_against_accuracy", "hans_epochs",
+        "hans_groups_100pct_epochs", "hans_groups_10pct_epochs",
+    ]  # fmt: skip
+    for kind in ("png", "pdf"):
+        assert sorted(path.stem for path in (sweep / "report").glob(f"*.{kind}")) == names
+    assert page.count('src="data:image/png;base64,') == len(names) and "61.00 ± 1.00" in page
+    assert not re.search(r'src="(?!data:)|url\(|@import|<link|https?:', page)
+    links = re.findall(r'href="([^"]*)"', page)
+    assert {link[1:] for link in links if link[0] == "#"} == set(re.findall(r'<section id="([^"]*)"', page))
+    folders = [sweep / "report" / link for link in links if link[0] != "#"]
+    assert len(folders) == 12 and all((folder / "results.json").exists() for folder in folders)
 
 
-def test_curves_end_in_the_run_on_everything_but_for_what_trains_on_after_it(sweep):
-    write_run(sweep / "runs" / "again", "forgettable", 0.1, 0, 0.7)
-    arms = load_runs(sweep).arms
-    assert curve(arms, "diverse", "mnli", "epochs") == [
-        (0.1, pytest.approx(0.6601), pytest.approx(0.0101)),
-        (1.0, pytest.approx(0.81), pytest.approx(0.01)),
-    ]
-    assert [share for share, _, _ in curve(arms, "forgettable", "mnli", "epochs")] == [0.1]
-    assert curve(arms, "diverse", "mnli", "steps") == []
+def test_curves_hold_what_was_measured_and_a_gap_elsewhere(sweep):
+    """The run on everything is a line of its own: nobody measured a strategy there."""
+    write_run(sweep / "runs" / "again", "diverse", 0.5, 0, 0.7)
+    collapse(write_run(sweep / "runs" / "failed", "diverse", 0.7, 0, 0.3))
+    points = curve(load_runs(sweep), "diverse", ("mnli", "mnli-mm"), "epochs")
+    assert [share for share, _, _ in points] == [0.1, 0.5, 0.7, 1.0]
+    assert points[0][1:] == (pytest.approx(66.51), pytest.approx(1.01))
+    assert points[1][1] == pytest.approx(70.5) and np.isnan([points[1][2], *points[2][1:], *points[3][1:]]).all()
+
+
+def test_a_figure_is_a_png_and_a_pdf_and_the_same_bytes_each_time(tmp_path):
+    """No name covers another or the point of another, and no colour of a label is one of a cluster."""
+    points = {f"strategy {i}": (i % 3 / 50, i / 100) for i in range(12)} | {"far": (1.0, 1.0)}
+    for name in ("one", "two"):
+        with figure_style.new_figure(tmp_path / f"{name}.png", 2.5, width=3) as figure:
+            axes = figure.subplots()
+            axes.scatter(*zip(*points.values(), strict=True), rasterized=True)
+            figure_style.direct_labels(axes, points)
+            figure.draw_without_rendering()
+            boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the lines to the points
+        assert len(boxes) == 13 and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    for suffix, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        one, two = ((tmp_path / f"{name}{suffix}").read_bytes() for name in ("one", "two"))
+        assert one == two and one.startswith(magic)
+    assert not set(figure_style.LABELS) & {*figure_style.CLUSTERS, figure_style.REST}
+
+
+def test_failed_shares_and_verdicts_are_drawn(sweep, tmp_path, monkeypatch):
+    """Texts and marks of the figures, read from matplotlib's own objects."""
+    for seed in range(3):
+        collapse(write_run(sweep / "runs" / f"lost-{seed}", "kcenter", 0.1, seed, 0.3))
+    drawn, save = {}, figure_style.fix_layout
+
+    def keep(figure):
+        save(figure)
+        drawn[len(drawn)] = figure
+
+    monkeypatch.setattr(figure_style, "fix_layout", keep)
+    captions = draw(load_runs(sweep, challenges=(HANS,)), tmp_path, formats=())
+    texts = [[text.get_text() for text in figure.findobj(Text)] for figure in drawn.values()]
+    assert any("×3" in found and "kcenter" in found for found in texts)
+    (forest,) = (found for found in texts if "difference from random, points" in found)
+    assert {"better", "not shown to differ", "spread not known", "MNLI mismatched"} <= set(forest)
+    assert forest.count("× 3 failed") == 5 and not [*tmp_path.glob("*.p*")]
+    assert all("3 seeds an arm" in caption and "1,000 examples" in caption for caption in captions.values())
+
+
+def test_the_verdict_says_what_beats_what_loses_and_what_is_undecided(sweep):
+    for seed in range(3):
+        write_run(sweep / "runs" / f"bad-{seed}", "kcenter", 0.1, seed, 0.4 + seed / 95, 0.5 + seed / 40)
+    collapse(write_run(sweep / "runs" / "lost", "ccs", 0.1, 0, 0.3))
+    better, worse, both, undecided, lost = sentences(load_runs(sweep, challenges=(HANS,)))
+    assert "on mnli: diverse (10 %); on mnli-mm: diverse (10 %); on HANS non-entailed: kcenter (10 %); " in better
+    assert worse.endswith("on mnli: kcenter (10 %); on mnli-mm: kcenter (10 %).")
+    assert (
+        both.endswith(": kcenter (10 %).")
+        and "9 of 15 comparisons, among them all of hard." in undecided
+        and lost.endswith(": ccs (10 %).")
+    )
+    run(sweep)
+    assert (
+        (sweep / "report" / "results.md").read_text().split("\n## ")[1].startswith("Verdict\n\n- **Better than random")
+    )
+
+
+def test_latex_tables_have_one_best_a_column_and_as_many_cells_in_every_row(sweep, tmp_path, monkeypatch):
+    forms = []
+    monkeypatch.setattr(latex, "draw", lambda *_, **form: forms.append(form))
+    run(sweep, "--latex", "--output_dir", str(tmp_path))
+    assert [(form["width"], form["formats"]) for form in forms] == [(figure_style.COLUMN, (".pdf",))]
+    tables = {path.stem: path.read_text() for path in (tmp_path / "latex").glob("*.tex")}
+    assert {"accuracy_mnli", "accuracy_hans_non-entailed", "difference_mnli-mm"} <= set(tables)
+    for text in tables.values():
+        body = text.partition("\\toprule")[2].partition("\\bottomrule")[0]
+        rows = [row for row in re.split(r"\\\\|\\midrule", body) if row.strip()]
+        assert len({row.count("&") for row in rows}) == 1 and text.count("{") == text.count("}")
+        assert not re.search(r"(?<!\\)[%_#]", text.partition("tabular")[2])
+    assert re.findall(r"textbf\{([^}]*)\}", tables["accuracy_mnli"]) == ["66.0", "81.0"]
+    assert r"diverse & \textbf{66.0}\,{\scriptsize$\pm$\,1.0} & --" in latex.accuracy(load_runs(sweep), "mnli")
+    (row,) = (line for line in tables["difference_mnli"].splitlines() if line.startswith("diverse"))
+    assert re.search(r"\\textbf\{\+5\.0\\,\{\\scriptsize\[\+5\.0, \+5\.0\]\}\}", row)
 
 
 def test_the_same_runs_give_the_same_files(sweep, tmp_path):
@@ -212,7 +304,7 @@ def test_the_same_runs_give_the_same_files(sweep, tmp_path):
 
 
 def test_results_csv_stands_for_its_runs(sweep, tmp_path):
-    """Tables, figures and page can be made again from the recorded rows alone, byte for byte."""
+    """Tables and page can be made again from the recorded rows alone, byte for byte."""
     card = {"labels": {"neutral": {"subset": 1 / 3}}, "contradicts": {"subsequence": {"subset": 7}}}
     (sweep / "runs" / "noisy-0" / "selection.json").write_text(json.dumps(card))
     collapse(sweep / "runs" / "noisy-1")
@@ -223,7 +315,11 @@ def test_results_csv_stands_for_its_runs(sweep, tmp_path):
     names = sorted(path.name for path in (sweep / "report").iterdir() if path.name != "timings.csv")
     assert names == sorted(path.name for path in (tmp_path / "kept").iterdir())
     for name in names:
-        assert (sweep / "report" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes(), name
+        one, other = ((folder / name).read_bytes() for folder in (sweep / "report", tmp_path / "kept"))
+        links = (
+            rb'<a href="\.\./[^"]*">(.*?)</a>' if name == "report.html" else rb"(no such text)"
+        )  # to folders, which are not kept
+        assert re.sub(links, rb"\1", one) == other, name
 
 
 @pytest.mark.parametrize(
@@ -437,7 +533,7 @@ def test_challenge_sets_evaluated_inside_a_run_have_their_table_and_are_compared
     by_way = {row[1]: row for row in rows}
     assert by_way["diverse"][-2].startswith("+29.2 [") and by_way["hard"][-1] == "-"
     assert header[4:6] == ["mnli", "mnli-mm"]  # the dev columns, and no column of a challenge set among them
-    names = {path.name for path in (sweep / "report").glob("*.png")}
+    names = set(draw(load_runs(sweep), tmp_path, formats=()))
     assert {"challenge_negation_epochs.png", "challenge_negation_against_accuracy.png"} < names
     (tmp_path / "results.csv").write_bytes((sweep / "report" / "results.csv").read_bytes())
     run(tmp_path / "results.csv")

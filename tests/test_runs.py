@@ -297,7 +297,7 @@ def test_continuing_rewrites_nothing_and_clears_half_written_files(tmp_path):
 def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
     directory(tmp_path).begin(data="abc")
     ours = (
-        "log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "selection.npz", "selection.json", "results.json",
+        "log.jsonl", "eval_log.json", "dynamics.npz", "data_map.png", "data_map.pdf", "selection.npz", "selection.json", "results.json",
         "predictions_dev_matched.tsv", "eval_results_mnli.txt", "config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json", "spiece.model", "vocab.txt",
     )  # fmt: skip

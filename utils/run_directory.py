@@ -27,7 +27,7 @@ FREE_ARGUMENTS = frozenset(
 
 # What a run leaves in its folder, besides run.json and results.json: this goes when the run is overwritten.
 OWNED_FILES = (
-    "log.jsonl", "eval_log.json", "bias.npz", "dynamics.npz", "data_map.png", "selection.npz", CARD_FILE, "predictions_*.tsv",
+    "log.jsonl", "eval_log.json", "bias.npz", "dynamics.npz", "data_map.png", "data_map.pdf", "selection.npz", CARD_FILE, "predictions_*.tsv",
     "eval_results_*.txt",
 )  # fmt: skip
 OWNED_FOLDERS = ("checkpoints", "dynamics", ".saving", "tensorboard", "wandb")

@@ -29,6 +29,7 @@ class ChallengeColumns:
 
     name: as printed. cells: what tables and figures show. headline: the column that stands for the set where there is
     room for one. compared: the columns that are compared with random. grouped_by: what its groups are, for captions.
+    chance: the accuracy of guessing, where it is known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ChallengeColumns:
     headline: str
     compared: tuple[str, ...]
     grouped_by: str = "group"
+    chance: float | None = None
 
     @property
     def columns(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.errors import InputError
@@ -25,7 +26,7 @@ class Result:
     card says of the chosen examples, shares of labels and pairs against each heuristic, empty where nothing was chosen
     once. collapsed: it gives every dev example the same answer; such a failed seed is counted and named, but not averaged
     in. identity: {name of IDENTITY: text}, "" where it is not known; `data` is the fingerprint of the training set, `pool`
-    the number of examples that stand for 100 %.
+    the number of examples that stand for 100 %. folder: where it lies, None where only its row was kept.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Result:
     subset: dict[str, float] = field(default_factory=dict)
     collapsed: bool = False
     identity: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def arm(self) -> Arm:

@@ -110,6 +110,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
     }
     result = Result(
         name=path.name,
+        folder=path,
         strategy=strategy,
         data_pct=round(share, 3),
         budget=budget,

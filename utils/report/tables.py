@@ -1,7 +1,8 @@
 """Tables of a report: numbers into rows of cells, with the words that explain them."""
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,15 +11,17 @@ from utils.report import published
 from utils.report.comparison import Difference, differences_from_random, mean_and_std
 from utils.report.looks import OPEN, Look, looks_at
 from utils.report.results import AGAINST, SUBSET, Result, Runs
+from utils.report.verdict import metrics_of, sentences
 
 
 @dataclass(frozen=True)
 class Table:
-    """rows: the header first, or none; words: what stands below."""
+    """rows: the header first, or none; words: what stands below. links: {text of a first cell: what it leads to}."""
 
     title: str
     rows: list[list[str]]
     words: str
+    links: dict[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
         lines = [f"| {' | '.join(row)} |" for row in self.rows]
@@ -28,11 +31,13 @@ class Table:
 
 
 def tables_of(runs: Runs, *, with_published: bool = False, against: str = "random") -> list[Table]:
-    """Every table of the report that these runs fill, the overview first. against: as for `comparison`."""
-    tables = [overview(runs), accuracy(runs)]
+    """Every table of the report that these runs fill, the verdict first. against: as for `comparison`."""
+    compared = any(strategy not in ("all", "random") for strategy, _, _ in runs.arms)
+    verdict = [Table("Verdict", [], "\n".join(f"- {line}" for line in sentences(runs, against)))] if compared else []
+    tables = [*verdict, overview(runs), accuracy(runs)]
     if runs.grouped:
         tables.append(challenge_sets(runs))
-    if any(strategy not in ("all", "random") for strategy, _, _ in runs.arms):
+    if compared:
         tables += [*([looks(runs)] if runs.looks else []), comparison(runs, against), cost(runs)]
     if runs.subset_columns:
         tables.append(chosen(runs))
@@ -90,8 +95,7 @@ def challenge_sets(runs: Runs) -> Table:
 def comparison(runs: Runs, against: str = "random") -> Table:
     """Differences from random (from `all` at 100 %) at the same share and budget, or everywhere from `all`; paired by seed,
     in points."""
-    compared = [name for challenge in [*runs.shown, *runs.grouped] for name in challenge.compared]
-    metrics = [*(() if runs.looks else runs.dev), *(name for name in compared if name in runs.columns)]
+    metrics = metrics_of(runs)
     rows = [["data %", "chosen by", "equal", "seeds", *metrics]]
     for (strategy, share, budget), found in differences_from_random(runs.arms, metrics, against=against).items():
         seeds = max(difference.n for difference in found.values())
@@ -168,6 +172,32 @@ def chosen(runs: Runs) -> Table:
         "not entailment); means over seeds."
     )
     return Table("What was chosen", rows, words)
+
+
+def every_run(runs: Runs, out) -> Table:
+    """A row a run. Runs that were read from folders are linked to them, as seen from `out`."""
+    rows = [
+        [
+            "run",
+            "data %",
+            "chosen by",
+            "equal",
+            "seed",
+            "examples",
+            *runs.dev,
+            *(c.headline for c in runs.shown),
+            "failed",
+        ]
+    ]
+    for r in runs.results:
+        scores = [r.scores.get(name) for name in rows[0][6:-1]]
+        rows.append(
+            [r.name, f"{100 * r.data_pct:g}", r.strategy, r.budget, str(r.seed), str(r.m)]
+            + ["-" if score is None else f"{100 * score:.1f}" for score in scores]
+            + ["yes" if r.collapsed else "no"]
+        )
+    links = {r.name: os.path.relpath(r.folder, out) for r in runs.results if r.folder}
+    return Table("Every run", rows, "Accuracies in %.", links)
 
 
 def beside_published(runs: Runs) -> Table:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import atomic_path
+from utils import figure_style as style
 from utils.selection.cluster_quality import PairFacts, sample_rows
 from utils.selection.clusters import Clusters
 from utils.selection.kmeans import Prepared
 
-MAX_ROWS = 40  # clusters in a table of texts or a bar chart with names; more cannot be read
+MAX_ROWS = 40  # clusters in a table of texts; more are not read
+BARS, MAX_BARS = 32, 256  # clusters in a row of bars, and in all rows
 MIN_SIZE = 20  # examples; of smaller clusters the summary quotes no shares
-COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")  # without C7: grey is for the rest
 MAX_TEXT = 160  # characters of a text in a table
 FIGURES = ("projection.png", "cluster_sizes.png", "cluster_labels.png", "quality_over_k.png")
 POINTS = 6_000  # examples drawn in the projection
@@ -179,30 +179,22 @@ def _plain_text(text: str) -> str:
 def draw(
     folder, kept: Clusters, quality: list[dict], prepared: Prepared, facts: PairFacts | None, *, seed: int = 0
 ) -> list[Path]:
-    """Draw every figure that the facts at hand allow into `folder`; returns the paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
+    """Draw every figure that the facts at hand allow into `folder`; returns the paths of the PNGs."""
     folder = Path(folder)
     has_labels = facts is not None and facts.classes is not None
+    bars = -(-min(kept.k, MAX_BARS) // BARS)  # rows of bars
     inputs = (
-        (_projection, (kept, prepared, facts, seed)),
-        (_sizes, (kept,)),
-        (_label_bars, (kept, facts) if has_labels else None),
-        (_quality, (quality,) if len(quality) > 1 else None),
+        (_projection, 4.1, (kept, prepared, facts, seed)),
+        (_sizes, 1.3 * bars + 0.9, (kept,)),
+        (_label_bars, 1.3 * bars + 0.9, (kept, facts) if has_labels else None),
+        (_quality, 2.7, (quality, kept.k) if len(quality) > 1 else None),
     )
     paths = []
-    for name, (plot, given) in zip(FIGURES, inputs, strict=True):
-        if given is None:
-            continue
-        figure = Figure(layout="constrained", dpi=130)
-        plot(figure, *given)
-        # No software or date stamp: the same analysis gives the same bytes.
-        with atomic_path(folder / name) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
-        paths.append(folder / name)
+    for name, (plot, height, given) in zip(FIGURES, inputs, strict=True):
+        if given is not None:
+            with style.new_figure(folder / name, height) as figure:
+                plot(figure, *given)
+            paths.append(folder / name)
     return paths
 
 
@@ -219,39 +211,61 @@ def _projection(figure, clusters: Clusters, prepared: Prepared, facts, seed: int
     # Points in random order, so that no group hides the others.
     order = np.random.default_rng(seed).permutation(len(chosen))
     labels = clusters.labels[chosen]
-    coloured = min(clusters.k, len(COLOURS))
-    names = [f"{j} ({size})" for j, size in enumerate(clusters.sizes[:coloured])]
-    groups = np.minimum(labels, coloured)
+    coloured = min(clusters.k, len(style.CLUSTERS))
+    names = [f"{j} ({size:,})" for j, size in enumerate(clusters.sizes[:coloured])]
+    groups, colours = np.minimum(labels, coloured), [*style.CLUSTERS[:coloured]]
     title = f"k = {clusters.k}, by cluster (size)"
     if clusters.k > coloured:
-        names.append("others")
+        names, colours = [*names, "others"], [*colours, style.REST]
         title = f"k = {clusters.k}, the {coloured} largest clusters (size)"
-    panels = [(title, groups, names, clusters.k > coloured)]
+    panels = [(title, groups, names, colours)]
     if facts is not None and facts.classes is not None:
-        panels.append(("by gold label", facts.classes[chosen], facts.label_names, False))
-    figure.set_size_inches(6.4 * len(panels), 5.6)
-    for axis, (title, groups, names, last_is_rest) in zip(
-        np.ravel(figure.subplots(1, len(panels))), panels, strict=True
-    ):
-        colours = np.array([*COLOURS[: len(names) - last_is_rest], *["#d8d8d8"] * last_is_rest], dtype=object)
-        axis.scatter(*xy[order].T, c=colours[groups[order]].tolist(), s=4, linewidths=0, alpha=0.7)
+        palette = [style.LABELS[j % len(style.LABELS)] for j in range(len(facts.label_names))]
+        panels.append(("by gold label", facts.classes[chosen], facts.label_names, palette))
+    for axis, (title, groups, names, colours) in zip(style.panels(figure, len(panels), 2), panels, strict=True):
+        axis.scatter(*xy[order].T, c=np.array(colours)[groups[order]], s=3, linewidths=0, alpha=0.7, rasterized=True)
         for colour, name in zip(colours, names, strict=True):
-            axis.scatter([], [], c=colour, s=25, label=name)
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.1), ncols=4, frameon=False)
-        drawn = f"{len(chosen)} of {len(clusters)} examples" if len(chosen) < len(clusters) else "all examples"
-        axis.set(title=f"{title}; {drawn}", xlabel=f"principal axis 1 ({share[0]:.0%} of variance)")
+            axis.scatter([], [], c=colour, s=20, label=name)
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=4, handletextpad=0.2, columnspacing=1)
+        axis.set(title=title, xlabel=f"principal axis 1 ({share[0]:.0%} of variance)")
         axis.set_ylabel(f"principal axis 2 ({share[1]:.0%})")
+    for j in range(coloured):
+        if (labels == j).any():
+            figure.axes[0].text(*np.median(xy[labels == j], axis=0), str(j), ha="center", va="center", weight="bold",
+                                bbox={"fc": "white", "ec": style.CLUSTERS[j], "boxstyle": "round,pad=0.15"})  # fmt: skip
+    drawn = (
+        f"{len(chosen):,} of {len(clusters):,} examples" if len(chosen) < len(clusters) else f"{len(chosen):,} examples"
+    )
+    figure.suptitle(f"The embeddings on their first two principal axes, {drawn}", fontsize=9)
+
+
+def _bar_rows(figure, clusters: Clusters, title: str, draw_bars) -> None:
+    """Rows of bars of the same scale and width. draw_bars(axes, numbers of its clusters) draws one."""
+    shown = np.array_split(np.arange(min(clusters.k, MAX_BARS)), -(-min(clusters.k, MAX_BARS) // BARS))
+    grid = style.panels(figure, len(shown), 1, sharey=True)
+    for axis, own in zip(grid, shown, strict=True):
+        draw_bars(axis, own)
+        axis.set_xticks(own, own)
+        axis.set_xlim(own[0] - 0.7, own[0] + max(6, len(shown[0])) - 0.3)
+        axis.tick_params(axis="x", length=0, labelrotation=90 if clusters.k > 100 else 0)
+        axis.grid(axis="y")
+    rest = f" (the {MAX_BARS} largest)" if clusters.k > MAX_BARS else ""
+    style.legend(figure, title=f"{title}, k = {clusters.k}{rest}, {len(clusters):,} examples")
+    figure.supxlabel("cluster, largest first", fontsize=8)
 
 
 def _sizes(figure, clusters: Clusters) -> None:
-    figure.set_size_inches(8, 4)
-    axis = figure.subplots()
-    axis.bar(np.arange(clusters.k), clusters.sizes, width=0.9)
     mean = len(clusters) / clusters.k
-    axis.axhline(mean, color="black", linewidth=1, linestyle="--", label=f"mean {mean:.0f}")
-    axis.set(xlabel="cluster, largest first", ylabel="examples", title=f"Cluster sizes, k = {clusters.k}")
-    axis.margins(x=0.01)
-    axis.legend(frameon=False)
+
+    def bars(axis, own):
+        drawn = axis.bar(own, clusters.sizes[own], 0.8, color=style.ACCENT)
+        axis.axhline(mean, color="black", linewidth=0.8, linestyle="--", label=f"mean {mean:,.0f}")
+        axis.bar_label(drawn, fmt="{:,.0f}", fontsize=style.SMALL, rotation=90 if clusters.k > 12 else 0, padding=2,
+                       bbox=style.ON_WHITE)  # fmt: skip
+        axis.set_ylim(0, 1.35 * clusters.sizes.max())
+
+    _bar_rows(figure, clusters, "Cluster sizes", bars)
+    figure.supylabel("examples", fontsize=8)
 
 
 def _label_bars(figure, clusters: Clusters, facts: PairFacts) -> None:
@@ -260,36 +274,32 @@ def _label_bars(figure, clusters: Clusters, facts: PairFacts) -> None:
     counts = contingency(clusters.labels, facts.classes, clusters.k, len(facts.label_names))
     overall = counts.sum(axis=0) / counts.sum()
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    shown, title = np.arange(clusters.k), f"Label make-up of all {clusters.k} clusters"
-    if clusters.k > MAX_ROWS:
-        # Deviation weighted by the root of the size: small clusters deviate by chance.
-        deviation = np.abs(shares - overall).sum(axis=1) * np.sqrt(counts.sum(axis=1))
-        shown = np.sort(np.argsort(-deviation, kind="stable")[:MAX_ROWS])
-        title = f"Label make-up of the {MAX_ROWS} (of {clusters.k}) clusters that differ most from the whole"
-    figure.set_size_inches(max(8, 0.3 * len(shown) + 2), 4.6)
-    axis = figure.subplots()
-    places = np.arange(len(shown) + 1)
-    bars = np.vstack([overall, shares[shown]])
-    bottom = np.zeros(len(places))
-    for j, name in enumerate(facts.label_names):
-        axis.bar(places, bars[:, j], bottom=bottom, width=0.85, color=f"C{j}", label=name)
-        bottom += bars[:, j]
-    axis.axvline(0.5, color="black", linewidth=1)
-    axis.set_xticks(places, ["all", *shown], fontsize=7, rotation=90 if len(shown) > 20 else 0)
-    axis.set(xlabel="cluster, largest first", ylabel="share of examples", ylim=(0, 1), title=title)
-    axis.margins(x=0.01)
-    axis.legend(ncols=len(facts.label_names), loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
+
+    def bars(axis, own):
+        bottom = np.zeros(len(own))
+        for j, name in enumerate(facts.label_names):
+            colour = style.LABELS[j % len(style.LABELS)]
+            axis.bar(own, shares[own, j], 0.8, bottom=bottom, color=colour, label=name)
+            bottom += shares[own, j]
+        for line in np.cumsum(overall)[:-1]:
+            axis.axhline(line, color="black", linewidth=0.8, linestyle="--", label="all examples")
+        axis.set_ylim(0, 1)
+
+    _bar_rows(figure, clusters, "Gold labels of each cluster", bars)
+    figure.supylabel("share of examples", fontsize=8)
 
 
-def _quality(figure, quality: list[dict]) -> None:
-    figure.set_size_inches(9, 3.8)
+def _quality(figure, quality: list[dict], kept: int) -> None:
     rows = sorted(quality, key=lambda row: row["k"])
     ks = [row["k"] for row in rows]
-    for axis, name in zip(figure.subplots(1, 2), ("inertia", "silhouette"), strict=True):
+    words = {"inertia": "inertia (sum of squared distances)", "silhouette": "silhouette (-1 to 1)"}
+    for axis, (name, label) in zip(figure.subplots(1, 2), words.items(), strict=True):
         values = [np.nan if row[name] is None else row[name] for row in rows]
-        axis.plot(ks, values, marker="o")
+        axis.axvline(kept, color="black", linestyle="--", linewidth=0.8, label=f"kept: k = {kept}")
+        axis.plot(ks, values, marker="o", color=style.ACCENT)
         axis.set_xscale("log")
         axis.set_xticks(ks, [str(k) for k in ks])
         axis.minorticks_off()
-        axis.set(xlabel="number of clusters k", title=f"{name.capitalize()} over k")
-        axis.grid(alpha=0.3)
+        axis.set(xlabel="number of clusters k (log scale)", ylabel=label)
+        axis.grid()
+    figure.axes[0].legend()
