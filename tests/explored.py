@@ -27,7 +27,9 @@ def world(n: int, *, clusters: int = 4, seed: int = 0) -> tuple[Examples, Inputs
     genres = [HOSTILE if i == 0 else f"genre {i % 3}" for i in range(n)]
     task = get_task("mnli")
     guids = [f"p{i}" for i in range(n)]
-    examples = Examples(task, "train", (premises, hypotheses), labels, guids, genres, FINGERPRINT, "train.tsv")
+    examples = Examples(
+        task, "train", (premises, hypotheses), labels, guids, genres, FINGERPRINT, "train.tsv", np.arange(1, n + 1)
+    )
     centers = 6 * rng.normal(size=(clusters, 8))
     embeddings = (centers[groups] + rng.normal(size=(n, 8))).astype(np.float32)
     logits = rng.normal(size=(4, n, 3))

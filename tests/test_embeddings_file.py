@@ -34,7 +34,9 @@ def write(folder, values, *, about=ABOUT, blocks=None, rng=None):
 
 def examples(n=N, fingerprint="f" * 32):
     text = [""] * n
-    return Examples(get_task("mnli"), "train", (text, text), None, text, None, fingerprint, "train.tsv")
+    return Examples(
+        get_task("mnli"), "train", (text, text), None, text, None, fingerprint, "train.tsv", np.arange(len(text))
+    )
 
 
 def test_row_i_is_row_i_in_any_order_of_computing(tmp_path, values):

@@ -338,7 +338,15 @@ def test_data_without_pairs_or_classes_is_refused(world):
 
         labels = np.zeros(4, dtype=np.float32 if record.regression else np.int64)
         data = Examples(
-            record, "train", (["a"] * 4,) * len(record.text_columns), labels, list("abcd"), None, "f", "here"
+            record,
+            "train",
+            (["a"] * 4,) * len(record.text_columns),
+            labels,
+            list("abcd"),
+            None,
+            "f",
+            "here",
+            np.arange(4),
         )
         with pytest.raises(InputError, match=message):
             find_shortcut(settings(objective), data, everything(data), None)
