@@ -153,7 +153,8 @@ def _teacher(settings: RunSettings, examples: Examples, selection: Selection, fo
     path, epochs = settings.teacher_path, 0.0
     if not path:
         settings = dataclasses.replace(settings, output_dir=str(folder))
-        maker = InputMaker(settings, MakerSettings(), seed=settings.drawing_seed, fingerprint=examples.fingerprint)
+        facts = {"n": len(examples), "fingerprint": examples.fingerprint}
+        maker = InputMaker(settings, MakerSettings(), seed=settings.drawing_seed, **facts)
         logger.info("training the teacher first; its files stay in %s", maker.folder)
         path = maker.teacher_logits(selection)
         epochs = sum(maker.epochs.values())
