@@ -148,7 +148,7 @@ class InputMaker:
         if self.make:
             selection.save(rows)
         run = self._train("teacher", epochs, "--selection", rows, costs=epochs * len(selection) / selection.n_total)
-        return self._features("teacher_features", run, "logits", self._auto_pooling)
+        return self._features("teacher_features", run, "logits", "auto")
 
     def irreducible_loss(self, examples) -> Path:
         """Cross-fitted: each half's losses under a model trained on the other half. Mindermann et al. 2022, section 4."""
@@ -201,7 +201,7 @@ class InputMaker:
         judged = []
         for k in (0, 1):
             run = self._train(f"{name}_{k}", epochs, "--selection", self._half(k, name, weights), costs=epochs / 2)
-            judged.append(self._features(f"{name}_{k}_features", run, "logits", self._auto_pooling))
+            judged.append(self._features(f"{name}_{k}_features", run, "logits", "auto"))
         if not self.make:
             return None
         logits, second = (np.load(one, allow_pickle=False) for one in judged)
