@@ -111,7 +111,7 @@ class _Figures:
     def differences(self, comparisons, share: float, budget: str) -> Iterator[tuple[str, str]]:
         """A forest plot: a row an arm, a panel a metric."""
         own = {
-            metric: {arm[0]: one for arm, one in found.items() if arm[1:] == (share, budget)}
+            metric: {arm[0]: one for arm, one in found.items() if arm[1:] == (share, budget) and one.n}
             for metric, found in comparisons.items()
         }
         own = {metric: found for metric, found in own.items() if found}
@@ -144,8 +144,9 @@ class _Figures:
         yield (
             f"{name}.png",
             (
-                f"Difference from {baseline} at {100 * share:g} % of the data, equal {budget}, in points, paired by seed, with the "
-                f"95 % intervals of the tables (they hold together within a panel; a bar that reaches the edge goes on beyond it). {_sentence(self.sample)}."
+                f"Difference from {baseline} at {100 * share:g} % of the data, equal {budget}, in points, paired by seed, "
+                "with the 95 % intervals of the tables (they hold together within a panel; a bar that reaches the edge "
+                f"goes on beyond it). {_sentence(self.sample)}."
             ),
         )
 
