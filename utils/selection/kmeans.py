@@ -14,6 +14,7 @@ from utils.selection.embeddings import row_blocks
 COLLAPSED_SPREAD = 1e-3
 
 
+VERSION = 2  # of this k-means; raised when the same embeddings give other clusters
 FULL_KMEANS_ROWS = 50_000  # up to here `auto` runs full k-means
 
 
@@ -146,7 +147,8 @@ def kmeans(
     if found is None:
         centers = fit(prepared, k, seed, algorithm)
         found = (centers, *assign(prepared, centers))
-    facts = {**(about or {}), "algorithm": algorithm, "random_state": seed, "preparation": prepared.description}
+    facts = {**(about or {}), "algorithm": algorithm, "version": VERSION, "random_state": seed}
+    facts["preparation"] = prepared.description
     return partition(*found, fingerprint, facts)
 
 
