@@ -158,11 +158,11 @@ def measure(args) -> dict:
     import threading
 
     from utils.selection.clusters import Clusters
-    from utils.selection.kmeans import assign, kmeans, prepare
+    from utils.selection.kmeans import VERSION, assign, kmeans, prepare
     from utils.selection.selection import budget
     from utils.selection.strategies import get_strategy, select
 
-    m, inputs, extra = budget(args.n, data_pct=args.data_pct), None, {"version": 2}
+    m, inputs, extra = budget(args.n, data_pct=args.data_pct), None, {"version": VERSION}
     if args.child == KMEANS:
         embeddings = load_matrix(args)
 

@@ -1,4 +1,5 @@
-"""The embeddings file: a float32 or float16 `.npy` whose row i is row i of the split, and a `.json` beside it that says of what.
+"""The embeddings file: a float32 or float16 `.npy` whose row i is row i of the split, and a `.json` beside it that says of
+what.
 
 Owns names, writing in place (resumable), reading and checking; how embeddings are computed is the extractor's business.
 numpy only, so that clustering and selection run without torch.
@@ -40,9 +41,9 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
 class EmbeddingWriter:
     """Fills `npy_path` block by block, in place and resumable: memory does not grow with n.
 
-    The numbers are of about["dtype"], float32 where that is not said. A block is `block_rows` consecutive rows. Until `finish`, everything lies under `<npy_path>.partial`, with the hash of
-    each finished block in `.partial.done` and the identity `about` (model, task, split, fingerprint, pooling, layer) in
-    `.partial.json`. A partial file of another identity or shape, or a damaged one, is started afresh; of a whole one,
+    The numbers are of about["dtype"], float32 where that is not said. A block is `block_rows` consecutive rows. Until
+    `finish`, everything lies under `<npy_path>.partial`, with the hash of each finished block in `.partial.done` and the
+    identity `about` (model, task, split, fingerprint, pooling, layer) in `.partial.json`. A partial file of another identity or shape, or a damaged one, is started afresh; of a whole one,
     blocks that do not match their hash are computed again.
     """
 
@@ -200,8 +201,8 @@ def load_embeddings(path, *, trusted_for=None, values: bool = True) -> Embedding
 
     trusted_for: Examples; an `.npy` file without a json is then taken to hold their embeddings, in their order. Every value
     is looked at once, in blocks, and the file is checked by the hash in its json, where there is one (about two seconds per
-    gigabyte in all), unless `values` is False. Raises InputError where the file or its json is missing, unfinished, damaged, of another kind, or
-    holds NaN or infinity.
+    gigabyte in all), unless `values` is False. Raises InputError where the file or its json is missing, unfinished,
+    damaged, of another kind, or holds NaN or infinity.
     """
     path = _find(Path(path))
     bare = trusted_for is not None and not path.with_suffix(".json").exists()

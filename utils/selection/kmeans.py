@@ -14,6 +14,7 @@ from utils.selection.embeddings import row_blocks
 COLLAPSED_SPREAD = 1e-3
 
 
+VERSION = 2  # of this k-means; raised when the same embeddings give other clusters
 FULL_KMEANS_ROWS = 50_000  # up to here `auto` runs full k-means
 
 
@@ -135,8 +136,8 @@ def kmeans(
     about: dict | None = None,
     found: tuple | None = None,
 ) -> Clusters:
-    """k-means++ and Lloyd ("full"), or both on a sample with growing mini-batches (Newling & Fleuret 2016, arXiv 1602.02934,
-    "minibatch"); then one exact assignment in blocks. Clusters are numbered from the largest to the smallest.
+    """k-means++ and Lloyd ("full"), or k-means|| and Lloyd passes over growing parts of a sample (Newling & Fleuret 2016,
+    arXiv 1602.02934, "minibatch"); then one exact assignment in blocks. Clusters are numbered from the largest to the smallest.
 
     "auto" is full up to 50,000 rows, then minibatch. Full holds all prepared rows in memory (4 n d' bytes), minibatch a
     seeded sample of at most max(65,536, 256 k). The same seed gives the same result. Raises InputError for k < 2 or k > n.
@@ -146,7 +147,8 @@ def kmeans(
     if found is None:
         centers = fit(prepared, k, seed, algorithm)
         found = (centers, *assign(prepared, centers))
-    facts = {**(about or {}), "algorithm": algorithm, "random_state": seed, "preparation": prepared.description}
+    facts = {**(about or {}), "algorithm": algorithm, "version": VERSION, "random_state": seed}
+    facts["preparation"] = prepared.description
     return partition(*found, fingerprint, facts)
 
 
@@ -212,20 +214,21 @@ def _start(rows, k: int, seed: int) -> np.ndarray:
     squared = np.full(len(rows), np.inf, dtype=np.float32)
     nearest, drawn = np.zeros(len(rows), dtype=np.int64), np.array([rng.integers(len(rows))])
     norms = np.square(rows).sum(1)
-    for number in range(START_ROUNDS + 1):
-        new = (
-            drawn if not number else np.flatnonzero(rng.random(len(rows)) * squared.sum(dtype=np.float64) < k * squared)
-        )
+    new = drawn
+    for _ in range(START_ROUNDS + 1):
+        for block in row_blocks(len(rows), max(rows.shape[1], len(new))):
+            products = rows[block] @ rows[new].T - norms[new] / 2
+            own = products.argmax(1)
+            closer = (norms[block] - 2 * products[np.arange(len(own)), own]).clip(0)
+            better = closer < squared[block]
+            squared[block][better] = closer[better]
+            nearest[block][better] = len(drawn) - len(new) + own[better]
+        squared[drawn] = 0
+        new = np.flatnonzero(rng.random(len(rows)) * squared.sum(dtype=np.float64) < k * squared)
         if not len(new):
-            continue
-        drawn = np.concatenate([drawn, new]) if number else new
-        products = rows @ rows[new].T - norms[new] / 2
-        own = products.argmax(1)
-        closer = norms - 2 * products[np.arange(len(rows)), own]
-        better = closer < squared
-        squared[better] = closer[better].clip(0)
-        nearest[better] = len(drawn) - len(new) + own[better]
-        squared[new] = 0
+            break
+        drawn = np.concatenate([drawn, new])
+    drawn = drawn[: len(drawn) - len(new)]  # the last draw was compared with nothing
     if len(drawn) < k:  # few distinct rows
         drawn = np.concatenate([drawn, rng.choice(len(rows), k - len(drawn), replace=False)])
     weights = np.bincount(nearest, minlength=len(drawn)) + 1e-9
@@ -236,15 +239,18 @@ def assign(prepared: Prepared, centers, rows: slice = slice(None)) -> tuple[np.n
     """Nearest centroid int32 (r,) and the distance to it float32 (r,) of all rows, or those of the blocks in `rows`."""
     labels, distances = [], []
     for _, values in prepared.blocks(rows):
-        labels.append(_nearest(values, centers).astype(np.int32))
+        labels.append(_nearest(values, centers))
         # The difference itself, not the expanded square: no cancellation for rows near their centroid.
         distances.append(np.linalg.norm(values - centers[labels[-1]], axis=1))
     return np.concatenate(labels), np.concatenate(distances)
 
 
 def _nearest(values, centers) -> np.ndarray:
-    """argmin of |x - c|^2 = argmax of x.c - |c|^2 / 2: one matrix product."""
-    return (values @ centers.T - (centers**2).sum(axis=1) / 2).argmax(axis=1)
+    """argmin of |x - c|^2 = argmax of x.c - |c|^2 / 2: one matrix product, in blocks that bound its memory for any k."""
+    half, nearest = (centers**2).sum(axis=1) / 2, np.empty(len(values), dtype=np.int32)
+    for block in row_blocks(len(values), len(centers)):
+        nearest[block] = (values[block] @ centers.T - half).argmax(axis=1)
+    return nearest
 
 
 def _lloyd_pass(blocks, centers) -> np.ndarray:
