@@ -96,7 +96,8 @@ def main(argv=None) -> None:
             shutil.rmtree(part, ignore_errors=True)  # one without rows left none
     distributed.stop()
     if processes.main:
-        print("\n".join(f"{state}: {path} {shape}" for state, path, shape in written))
+        lines = [f"{state}: {path} {shape}" for state, path, shape in written]
+        print("\n".join(lines or ["no rows fall to this shard: there are more shards than blocks"]))
 
 
 def extract(args, examples, session, parts) -> list[tuple]:

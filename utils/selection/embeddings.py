@@ -43,8 +43,9 @@ class EmbeddingWriter:
 
     The numbers are of about["dtype"], float32 where that is not said. A block is `block_rows` consecutive rows. Until
     `finish`, everything lies under `<npy_path>.partial`, with the hash of each finished block in `.partial.done` and the
-    identity `about` (model, task, split, fingerprint, pooling, layer) in `.partial.json`. A partial file of another identity or shape, or a damaged one, is started afresh; of a whole one,
-    blocks that do not match their hash are computed again.
+    identity `about` (model, task, split, fingerprint, pooling, layer) in `.partial.json`. A partial
+    file of another identity or shape, or a damaged one, is started afresh; of a whole one, blocks that do not match their
+    hash are computed again.
     """
 
     def __init__(self, npy_path, about: dict, n: int, d: int, block_rows: int):
