@@ -41,7 +41,7 @@ test-slurm: setup  ## a sweep through a real Slurm of one node, installed from D
 
 test-browser: setup  ## the explorer and the report in a headless Chromium, installed first where there is none (Debian, root)
 	@command -v chromium && command -v chromedriver || (apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_explore_browser.py tests/test_report_browser.py
+	TEST_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_explore_browser.py tests/test_report_browser.py
 
 style: setup  ## fix formatting
 	$(BIN)/ruff check --fix --quiet .

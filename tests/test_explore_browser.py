@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import time
 
@@ -13,7 +14,8 @@ from utils.selection.own_files import read_ranking
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: make test-browser")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver: make test-browser")
+WANTED = os.environ.get("TEST_BROWSER") and CHROMIUM and DRIVER
+pytestmark = pytest.mark.skipif(not WANTED, reason="it needs chromium and chromedriver; make test-browser runs it")
 
 N = 300
 FLAGS = (
@@ -198,14 +200,18 @@ def test_a_lasso_lists_what_is_inside_it_and_double_click_everything(page, made)
     assert page.text("#table tbody tr td:first-child") == str(inside[0])
     assert page.run("return plots.map((plot) => plot.data[0].selectedpoints.length)") == [len(inside)] * 2
     hover(page, 0, points[inside[7]])  # the lasso does not hide the points in it
-    assert f"row {inside[7]}\n" in page.text("#card")
+    page.until("return document.querySelector('#card').innerText.includes(arguments[0])", f"row {inside[7]}\n")
     x, y = page.run(
         "const { right, top } = plots[0].querySelector('.nsewdrag').getBoundingClientRect(); return [right - 3, top + 3]"
     )
-    for count in (1, 2):
-        page.mouse("mousePressed", x, y, clickCount=count)
-        page.mouse("mouseReleased", x, y, clickCount=count)
-    page.until("return state.list.length === n")
+    for _ in range(10):  # on a busy machine two clicks can lie too far apart to be one double click
+        for count in (1, 2):
+            page.mouse("mousePressed", x, y, clickCount=count)
+            page.mouse("mouseReleased", x, y, clickCount=count)
+        time.sleep(0.5)
+        if page.run("return state.list.length === n"):
+            break
+    assert page.run("return state.list.length === n")
 
 
 def test_a_click_lists_the_cluster_and_a_legend_button_its_group(page, made):

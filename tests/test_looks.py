@@ -207,7 +207,8 @@ def test_a_sweep_looks_goes_on_and_keeps_to_its_plan(world, tmp_path):
     out = tmp_path / "out"
     printed = tiny.run_script("sweep.py", *flags(world, out)).stdout
     assert printed.startswith("4 runs, 0 of them finished") and "6 runs, 4 of them finished" in printed
-    assert len(list((out / "runs").glob("*/results.json"))) == 6 and "## Looks" in printed
+    assert len(list((out / "runs").glob("*/results.json"))) == 6
+    assert "## Looks" in (out / "report" / "results.md").read_text()
     with pytest.raises(InputError, match="holds a sweep with other looks"):
         script.main([str(word) for word in flags(world, out, "--looks", "2", "4")])
     with pytest.raises(InputError, match="holds a sweep with other looks"):

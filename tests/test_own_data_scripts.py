@@ -90,7 +90,7 @@ def in_this_process(monkeypatch):
 
 def without_figures(monkeypatch):
     """Drawing takes most of the time of small runs."""
-    monkeypatch.setattr("utils.report.write.draw", lambda runs, out: {})
+    monkeypatch.setattr("utils.report.write.draw", lambda *args, **options: {})
     monkeypatch.setattr("utils.selection.cluster_report.draw", lambda *args, **options: [])
 
 

@@ -131,8 +131,8 @@ def test_area_and_trade_off_of_chance_and_of_the_best():
 
 def test_a_cell_that_is_done_is_not_done_again(tmp_path, capsys):
     flags = ["--output_dir", str(tmp_path), "--cells", "negation_centre", "--num_seeds", "1"]
-    corpus = {**dataclasses.asdict(planted.cells()["negation_centre"]), "seed": 0}
-    (tmp_path / "negation_centre_0.json").write_text(json.dumps({"corpus": corpus}))
+    corpus = {**dataclasses.asdict(planted.cells()["negation_centre"]), "seed": 1}
+    (tmp_path / "negation_centre_1.json").write_text(json.dumps({"corpus": corpus}))
     planted.main(flags)
     assert "0 cells to do, 1 done" in capsys.readouterr().out
     with pytest.raises(InputError, match="is of another corpus"):
