@@ -87,7 +87,8 @@ LIMITS = """- Cross-fitting on halves finds fewer counter-examples than the plai
 - A counter-example that the encoder has not learnt is not found: role swaps with full overlap are the hardest here.
 - Scores that ignore the gold label (`entropy`, `margin`, `least_confidence`) take about as many wrong labels as a random draw
   does, and so does `ambiguous` as long as the encoder has not learnt them. On these corpora, whose pairs an encoder learns
-  within two epochs, they are the strongest published baselines. `rare` does not find twice as many as they do.
+  within two epochs, they are the strongest published baselines. `rare` does not always find twice as many as they do (the
+  table above).
 - The shallow models know words and their number. A shortcut that needs word order, other than through those, is not seen by
   them. The pairs are generated and easy: ordinary ones are nearly all learnt in an epoch. Real data is not like that."""
 
