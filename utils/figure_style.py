@@ -1,6 +1,7 @@
 """The look of every figure, in one place: sizes, fonts, colours. Each figure is written as PNG and as PDF."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def new_figure(path, height: float, *, width: float = WIDTH, formats=tuple(FORMA
     import matplotlib
     from matplotlib.figure import Figure
 
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table of a font that a PDF holds
     with matplotlib.rc_context(STYLE):
         figure = Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
         yield figure

@@ -65,7 +65,10 @@ class _Figures:
         sets += [(challenge, f"challenge_{_file_name(challenge.name)}") for challenge in self.runs.grouped]
         dev = f"mean accuracy on {self._spelt(self.runs.dev)}"
         places = sorted({arm[1:] for arm in self.arms}, key=lambda place: (place[1], place[0]))
-        for budget in dict.fromkeys(budget for _, budget in places):
+        chosen = {
+            budget for strategy, _, budget in self.arms if strategy != "all"
+        }  # `all` alone is a line, not a curve
+        for budget in dict.fromkeys(budget for _, budget in places if budget in chosen or not chosen):
             yield self.over_shares(f"accuracy_{budget}", self.runs.dev, dev, self.chance, budget)
             for challenge, name in sets:
                 headline = f"accuracy, {challenge.headline}"
