@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.selection import ASSIGNMENT, KMEANS, in_own_process, machine, make_data
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
-from utils.files import atomic_path, read_json, write_json, write_text
+from utils.figure_style import new_figure
+from utils.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = (KMEANS, ASSIGNMENT, "diverse", "ccs", "cluster_ccs", "semdedup", "importance")
@@ -88,21 +89,17 @@ def outlook(found: dict) -> str:
 
 
 def draw(found: dict, path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    sizes = [int(n) for n in found["sizes"]]
-    for name, power in found["exponents"].items():
-        rows = [row[name] for row in found["sizes"].values()]
-        label = name if power is None else f"{name}, n^{power:.2f}"
-        left.plot(sizes, [max(row["cpu_seconds"], 0.01) for row in rows], "o-", markersize=4, label=label)
-        right.plot(sizes, [memory(row) for row in rows], "o-", markersize=4)
-    left.set(xscale="log", yscale="log", xlabel="rows", title="processor seconds")
-    right.set(xscale="log", yscale="log", xlabel="rows", title="GB beside the mapped file")
-    figure.legend(frameon=False, fontsize=8, loc="outside right center")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, format="png", metadata={"Software": None})
+    with new_figure(path, 2.6, formats=(".png",)) as figure:
+        left, right = figure.subplots(1, 2)
+        sizes = [int(n) for n in found["sizes"]]
+        for name, power in found["exponents"].items():
+            rows = [row[name] for row in found["sizes"].values()]
+            label = name if power is None else f"{name}, n^{power:.2f}"
+            left.plot(sizes, [max(row["cpu_seconds"], 0.01) for row in rows], "o-", label=label)
+            right.plot(sizes, [memory(row) for row in rows], "o-")
+        left.set(xscale="log", yscale="log", xlabel="rows", title="processor seconds")
+        right.set(xscale="log", yscale="log", xlabel="rows", title="GB beside the mapped file")
+        figure.legend(loc="outside right center")
 
 
 def main(argv=None) -> None:

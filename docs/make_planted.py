@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.planted import BUDGETS, CHANCE, ORACLE, RESULTS, cells
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import InputError, run_script
-from utils.files import atomic_path, read_json, write_text
+from utils.figure_style import new_figure
+from utils.files import read_json, write_text
 
 DOCS = Path(__file__).resolve().parent
 PAGE, FIGURE = DOCS / "planted.md", DOCS / "planted.png"
@@ -202,32 +203,25 @@ def draw(results: Results, path: Path) -> None:
     """One panel a shortcut: counter-examples found against mislabelled taken at 10 %, one mark a strategy."""
     import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     named, at = results.cells_of(GOAL), BUDGETS.index(0.1)
-    figure, panels = plt.subplots(
-        1, len(named), figsize=(3.6 * len(named) + 1.6, 3.8), squeeze=False, layout="constrained"
-    )
     shown = [name for name in results.shares[named[0]] if ":" not in name]
     mean = {name: np.mean([area(results.shares[cell][name]).mean() for cell in named]) for name in shown}
     best = sorted((name for name in shown if is_published(name)), key=lambda name: -mean[name])[:NAMED]
     looks = {METHOD: ("crimson", "*"), ORACLE: ("black", "D"), CHANCE: ("black", "o")}
-    looks |= {name: (plt.get_cmap("tab10")(i), "osD^v<>P"[i]) for i, name in enumerate(best)}
-    for panel, cell in zip(panels[0], named, strict=True):
-        for name in shown:
-            x, y = 100 * results.shares[cell][name][:, at, ::-1].mean(0)
-            colour, mark = looks.get(name, ("lightgrey", "o"))
-            panel.scatter(
-                x, y, color=[colour], marker=mark, s=90 if name == METHOD else 35, label=name if name in looks else None
+    looks |= {name: (matplotlib.colormaps["tab10"](i), "osD^v<>P"[i]) for i, name in enumerate(best)}
+    with new_figure(path, 2.6, width=2.1 * len(named) + 1.6, formats=(".png",)) as figure:
+        (panels,) = figure.subplots(1, len(named), squeeze=False)
+        for panel, cell in zip(panels, named, strict=True):
+            for name in shown:
+                x, y = 100 * results.shares[cell][name][:, at, ::-1].mean(0)
+                colour, mark = looks.get(name, ("lightgrey", "o"))
+                size = 70 if name == METHOD else 22
+                panel.scatter(x, y, color=[colour], marker=mark, s=size, label=name if name in looks else None)
+            panel.set(
+                title=cell.removesuffix(f"_{GOAL}"), xlabel="mislabelled taken, %", xlim=(-3, 103), ylim=(-3, 103)
             )
-        panel.set(title=cell.removesuffix(f"_{GOAL}"), xlabel="mislabelled taken, %", xlim=(-3, 103), ylim=(-3, 103))
-    panels[0][0].set_ylabel("counter-examples found, %")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
-    plt.close(figure)
+        panels[0].set_ylabel("counter-examples found, %")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
 
 
 def page(results: Results) -> str:
