@@ -16,7 +16,8 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, shard
 from utils.errors import InputError, run_script
-from utils.flags import SourceSettings, add_flags, name_data, settings_from
+from utils.flags import SourceSettings, name_data
+from utils.settings import add_flags, settings_from
 
 FINISHED = "clusters.json"  # written last: it exists means the analysis is whole
 

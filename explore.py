@@ -12,8 +12,9 @@ left out takes its columns away; without embeddings and dynamics a map of length
 
 from utils.command_line import ArgumentParser, parse_args, positive_int, seed_number
 from utils.errors import run_script
-from utils.flags import SourceSettings, add_flags, name_data, settings_from
+from utils.flags import SourceSettings, name_data
 from utils.selection.choosing import KnownFiles
+from utils.settings import add_flags, settings_from
 
 
 def main(argv=None) -> None:

@@ -18,8 +18,8 @@ import shutil
 from utils.command_line import ArgumentParser, parse_args, positive_int, shard
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
-from utils.flags import InferenceSettings, SourceSettings, add_flags, name_data, settings_from
-from utils.settings import add_no_ops
+from utils.flags import InferenceSettings, SourceSettings, name_data
+from utils.settings import add_flags, add_no_ops, settings_from
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,10 @@ import os
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import InputError, run_script
-from utils.flags import RunSettings, add_flags, add_run_flags, name_data, settings_from
+from utils.flags import RunSettings, add_run_flags, name_data
 from utils.selection.choosing import InputFiles, add_choice_flags, choice_request, choose
 from utils.selection.ingredients import InputMaker, MakerSettings
+from utils.settings import add_flags, settings_from
 from utils.training.schemes import SCHEMES, check_scheme
 
 

@@ -13,7 +13,8 @@ python run_glue.py flags.json.
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import run_script
-from utils.flags import RunSettings, add_run_flags, name_data, settings_from
+from utils.flags import RunSettings, add_run_flags, name_data
+from utils.settings import settings_from
 
 
 def main(argv=None) -> None:

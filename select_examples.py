@@ -13,8 +13,9 @@ on the data, the inputs and --selection_seed alone.
 
 from utils.command_line import ArgumentParser, parse_args, seed_number
 from utils.errors import InputError, run_script
-from utils.flags import SourceSettings, add_flags, name_data, settings_from
+from utils.flags import SourceSettings, name_data
 from utils.selection.choosing import add_choice_flags, choice_request, choose
+from utils.settings import add_flags, settings_from
 
 SELECTION = "selection.npz"
 

@@ -12,7 +12,8 @@ where it is known). Everything else is run_glue.py: same flags, same output. sel
 
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import run_script
-from utils.flags import RunSettings, add_data_pct, add_run_flags, name_data, settings_from
+from utils.flags import RunSettings, add_data_pct, add_run_flags, name_data
+from utils.settings import settings_from
 
 
 def main(argv=None) -> None:

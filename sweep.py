@@ -30,10 +30,10 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, command_line, parse_args, shard
 from utils.errors import InputError, RunFailed, run_script
-from utils.flags import RunSettings, add_flags, name_data, settings_from, words_of
+from utils.flags import RunSettings, name_data
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
 from utils.selection.ingredients import MakerSettings
-from utils.settings import add_no_ops
+from utils.settings import add_flags, add_no_ops, settings_from, words_of
 from utils.sweep.jobs import Job
 from utils.sweep.looks import runs_so_far
 from utils.sweep.plan import DECIDED, Sweep, SweepSettings

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import run_script
-from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, TrackerSettings, add_flags, settings_from
-from utils.settings import add_no_ops
+from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, TrackerSettings
+from utils.settings import add_flags, add_no_ops, settings_from
 
 RESULTS = "hans_results.json"  # written last
 FIGURES, REPORT, PLOT, PAPER = "eval_results_hans.txt", "hans_report.txt", "hans.png", "hans.pdf"

@@ -11,8 +11,9 @@ import pytest
 from tests import tiny
 from utils.command_line import ArgumentParser, parse_args, recorded_words
 from utils.errors import InputError
-from utils.flags import RunSettings, TrainingSettings, add_run_flags, settings_from, words_of
+from utils.flags import RunSettings, TrainingSettings, add_run_flags
 from utils.moments import MomentSettings
+from utils.settings import settings_from, words_of
 from utils.training.optimizer import learning_rate_schedule
 
 GIVEN = ("--task_name", "mnli", "--output_dir", "out", "--config_name", "c", "--do_train")

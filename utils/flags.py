@@ -21,8 +21,6 @@ from utils.command_line import (
 from utils.errors import InputError
 from utils.moments import MomentSettings
 from utils.settings import InEnvironment, add_flags, add_no_ops, flag
-from utils.settings import settings_from as settings_from
-from utils.settings import words_of as words_of
 
 OBJECTIVES = ("erm", "poe", "learned_mixin", "conf_reg", "group_dro")
 # Which objectives read these flags of ObjectiveSettings.
@@ -280,7 +278,7 @@ class ObjectiveSettings:
     mixin_penalty: float = flag(0.03, "learned_mixin: weight of the entropy penalty", type=non_negative_float)
     group_column: str | None = flag(
         None,
-        "group_dro, dfr: the column of train.tsv that names each example's group (default: the label and whether all words "
+        "group_dro, dfr: the column of the training file that names each example's group (default: the label and whether all words "
         "of the hypothesis are in the premise)",
         metavar="NAME",
     )

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from utils.command_line import data_fraction, positive_int, recorded_words
 from utils.errors import InputError
-from utils.flags import add_flags, flag, settings_from
 from utils.run_directory import code_version
 from utils.selection.strategies import get_strategy, load_plugin
 from utils.selection.strategies.registry import Parameter, all_parameters
+from utils.settings import add_flags, flag, settings_from
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,9 @@ from utils.data.pooling import choose_pooling
 from utils.data.sources import data_name
 from utils.errors import EXIT_BAD_INPUT, InputError, Interrupted, RunFailed, StopSignal
 from utils.files import file_sha256, read_json, write_json
-from utils.flags import (
-    DataSettings,
-    DeviceSettings,
-    ModelSettings,
-    RunSettings,
-    SourceSettings,
-    TrainingSettings,
-    flag,
-    words_of,
-)  # fmt: skip
+from utils.flags import DataSettings, DeviceSettings, ModelSettings, RunSettings, SourceSettings, TrainingSettings
 from utils.run_directory import RESULTS_FILE
+from utils.settings import flag, words_of
 
 logger = logging.getLogger(__name__)
 

@@ -35,8 +35,6 @@ from utils.flags import (
     StageSettings,
     TrackerSettings,
     TrainingSettings,
-    flag,
-    words_of,
 )  # fmt: skip
 from utils.moments import MomentSettings
 from utils.run_directory import RESULTS_FILE
@@ -44,6 +42,7 @@ from utils.selection.choosing import InputFiles, KnownFiles
 from utils.selection.ingredients import FOLDER, ROOT, InputMaker, MakerSettings
 from utils.selection.selection import budget
 from utils.selection.strategies import NEEDS, get_strategy
+from utils.settings import flag, words_of
 from utils.sweep.grid import ALL, Run, grid, needs_everything, split_arm
 from utils.sweep.jobs import Command, Job, locked, run_jobs, visible_devices
 from utils.sweep.looks import look_plan

@@ -18,7 +18,7 @@ from typing import ClassVar
 from utils.command_line import positive_int
 from utils.errors import InputError, Interrupted, RunFailed, StopSignal
 from utils.files import read_json, write_json, write_text
-from utils.flags import flag
+from utils.settings import flag
 from utils.sweep.jobs import LOG, Job, why_failed
 from utils.sweep.slurm_scripts import array_script, single_script
 
