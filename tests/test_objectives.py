@@ -1,5 +1,6 @@
 """Objectives: losses and gradients against naive references, equality with plain training, resume, files, dfr."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tests import forked, tiny
 from tests.test_training import ALONE, FLOAT32, Killed, classifier, everything, ragged, same, weights_of
 from utils.data.examples import load_split
+from utils.data.sources import open_data
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.flags import RunSettings, TrainingSettings
@@ -28,7 +30,9 @@ N, C = 40, 3
 
 
 def settings(objective, **more):
-    return RunSettings(model_name_or_path="m", task_name="MNLI", do_train=True, objective=objective, **more)
+    return RunSettings(
+        **{"model_name_or_path": "m", "task_name": "MNLI", "do_train": True, "objective": objective} | more
+    )
 
 
 def probabilities(seed, n=N):
@@ -313,8 +317,22 @@ def test_groups_are_label_and_overlap_or_a_column(world, examples):
         assert groups.names[groups.of[row]] == expected
     column = find_groups(settings("group_dro", group_column="genre", data_dir=str(world / "data")), examples, selection)
     assert column.names == ("genre0",) and set(column.of[::2]) == {0} and set(column.of[1::2]) == {-1}
+    with pytest.raises(InputError, match="--group_column genre: it is a column of the training file"):
+        find_groups(
+            settings("group_dro", group_column="genre"), dataclasses.replace(examples, source="glue/train"), selection
+        )
     with pytest.raises(InputError, match="no such column; it has index, promptID"):
         find_groups(settings("group_dro", group_column="topic", data_dir=str(world / "data")), examples, selection)
+
+
+def test_groups_are_a_column_of_a_file_with_unlabelled_rows(tmp_path):
+    rows = [("a dog", "a pet", "yes", "x"), ("a cat", "a dog", "-", "y"), ("a cow", "a pet", "no", "z")]
+    path = tmp_path / "train.csv"
+    path.write_text("\n".join(["premise,hypothesis,label,origin", *(",".join(row) for row in rows)]))
+    asked = settings("group_dro", group_column="origin", train_file=str(path), task_name=None)
+    own = open_data(asked).load("train")
+    found = find_groups(asked, own, Selection.everything(2, own.fingerprint))
+    assert found.names == ("x", "z") and found.of.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

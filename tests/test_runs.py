@@ -21,7 +21,19 @@ from utils.command_line import (
     positive_int,
 )
 from utils.errors import InputError
-from utils.files import atomic_path, folder_lock, read_json, read_npz, write_json, write_npz, write_text
+from utils.files import (
+    atomic_path,
+    cache_entry,
+    entry_damage,
+    file_sha256,
+    folder_lock,
+    read_json,
+    read_npz,
+    save_array,
+    write_json,
+    write_npz,
+    write_text,
+)
 from utils.run_directory import RunDirectory
 
 
@@ -437,3 +449,20 @@ save_array({str(tmp_path / "cut.npy")!r}, np.arange(100))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tiny.ROOT)
     assert np.load(tmp_path / "whole.npy").tolist() == list(range(100))
     assert done.returncode == 1 and "OSError" in done.stderr
+
+
+def test_of_two_entries_of_a_cache_made_at_once_the_whole_one_stays(tmp_path):
+    place = tmp_path / "cache" / "entry"
+    with cache_entry(place, n=1) as first:
+        save_array(first / "a.npy", np.zeros(3))
+        (second := tmp_path / "second").mkdir()
+        save_array(second / "a.npy", np.zeros(3))
+        write_json(second / "about.json", {"sha256": {"a.npy": file_sha256(second / "a.npy")}})
+        second.rename(place)
+    assert entry_damage(place) is None and "n" not in read_json(place / "about.json")
+    (place / "a.npy").write_bytes(b"")
+    assert "does not match" in entry_damage(place)
+    with cache_entry(place, n=2) as again:  # a damaged one goes
+        save_array(again / "a.npy", np.ones(3))
+    assert entry_damage(place) is None and read_json(place / "about.json")["n"] == 2
+    assert [path.name for path in place.parent.iterdir()] == ["entry"]

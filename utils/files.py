@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -165,6 +166,18 @@ def write_npz(path, **arrays) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def json_array(value, **options):
+    """JSON as uint8, to stand among the arrays of an `.npz`; options: of json.dumps. `array_json` reads it back."""
+    import numpy as np
+
+    return np.frombuffer(json.dumps(value, **options).encode(), dtype=np.uint8)
+
+
+def array_json(array):
+    """What `json_array` was given. Raises ValueError where the bytes are not JSON."""
+    return json.loads(array.tobytes())
+
+
 def read_npy(path, *, name: str = "", way_out: str = "", mmap_mode: str | None = None):
     """The array of an `.npy`. Raises InputError where it cannot be read.
 
@@ -232,6 +245,44 @@ def mismatch(folder, hashes: dict[str, str]) -> str | None:
         if file_sha256(Path(folder) / name) != expected:
             return f"{name} does not match its checksum"
     return None
+
+
+@contextlib.contextmanager
+def cache_entry(folder, **about) -> Iterator[Path]:
+    """Yield an empty folder to be filled with `.npy` files. It becomes `folder` when the block ends well, with `about` and
+    the files' hashes in about.json: readers see a whole entry or none. A whole entry that another process made meanwhile
+    stays."""
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        hashes = {path.name: file_sha256(path) for path in sorted(temporary.glob("*.npy"))}
+        write_json(temporary / "about.json", {**about, "sha256": hashes})
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            # Another process was faster with the same content, or the folder is a half-removed entry.
+            if not folder.is_dir() or entry_damage(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def entry_damage(folder) -> str | None:
+    """What is wrong with an entry of a cache; None where it is whole or not there."""
+    folder = Path(folder)
+    if not folder.exists():
+        return None
+    try:
+        hashes = read_json(folder / "about.json")["sha256"]
+        if {path.name for path in folder.glob("*.npy")} != set(hashes):
+            return "a file is missing"
+        return mismatch(folder, hashes)
+    except (InputError, OSError, KeyError, AttributeError, TypeError) as error:
+        return str(error)
 
 
 def cache_home() -> Path:

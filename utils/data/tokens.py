@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from utils.command_line import bars_wanted
 from utils.data.tokenizer import tokenizer_hash
 from utils.errors import InputError
-from utils.files import cache_home, file_sha256, mismatch, read_json, save_array, write_json
+from utils.files import cache_entry, cache_home, entry_damage, save_array
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +75,14 @@ def encode(
     folder = Path(cache_dir or cache_home()) / "encoded" / key
     if overwrite_cache:
         shutil.rmtree(folder, ignore_errors=True)
-    if problem := _damage(folder):
+    if problem := entry_damage(folder):
         logger.warning("cached tokens in %s are damaged (%s): tokenising again", folder, problem)
         shutil.rmtree(folder)
     if not folder.exists():
         arrays = _tokenise(texts, tokenizer, max_length, segments, description)
-        _store(folder, arrays, {"fingerprint": fingerprint, "max_length": max_length, "n": len(texts[0])})
+        with cache_entry(folder, fingerprint=fingerprint, max_length=max_length, n=len(texts[0])) as entry:
+            for name, array in arrays.items():
+                save_array(entry / f"{name}.npy", array)
     arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
     return Encoded(
         arrays["input_ids"], arrays.get("token_type_ids"), np.asarray(arrays["offsets"]), labels,
@@ -113,37 +114,3 @@ def _tokenise(texts, tokenizer, max_length, segments, description) -> dict[str, 
     if segments:
         arrays["token_type_ids"] = np.concatenate(types)
     return arrays
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with an entry of the cache; None where it is whole or not there."""
-    if not folder.exists():
-        return None
-    try:
-        hashes = read_json(folder / "about.json")["sha256"]
-        if {path.name for path in folder.glob("*.npy")} != set(hashes):
-            return "a file is missing"
-        return mismatch(folder, hashes)
-    except (InputError, OSError, KeyError, AttributeError, TypeError) as error:
-        return str(error)
-
-
-def _store(folder: Path, arrays: dict, about: dict) -> None:
-    """Write the entry beside its place and rename it there: readers see a whole entry or none."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for name, array in arrays.items():
-            save_array(temporary / f"{name}.npy", array)
-        hashes = {path.name: file_sha256(path) for path in sorted(temporary.glob("*.npy"))}
-        write_json(temporary / "about.json", {**about, "sha256": hashes})
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            # Another process was faster with the same content, or the folder is a half-removed entry.
-            if not folder.is_dir() or _damage(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 
 from utils.data.tokens import Encoded
 from utils.errors import InputError
-from utils.files import cache_home, file_sha256, mismatch, read_json, reserve_space, write_json
+from utils.files import cache_entry, cache_home, entry_damage, reserve_space
 from utils.models.collate import Batch, collate, micro_batches
 from utils.models.families import layers_of
 from utils.models.forward import default_token_budget, forward, use_packing
@@ -44,7 +43,12 @@ class FrozenOutputs:
         self._output_size = None  # how many things a layer returns: None where it is the hidden states alone
         with session.processes.main_first():
             folder = Path(session.settings.cache_dir or cache_home()) / "frozen" / self._key()
-            if not folder.exists() or _damage(folder):
+            if problem := entry_damage(folder):
+                logger.warning(
+                    "cached outputs of frozen layers in %s are damaged (%s): computing them again", folder, problem
+                )
+                shutil.rmtree(folder)
+            if not folder.exists():
                 self._compute(folder)
         self._states = np.load(folder / "states.npy", mmap_mode="r", allow_pickle=False)
         with contextlib.suppress(_Reached), torch.inference_mode():
@@ -96,18 +100,12 @@ class FrozenOutputs:
         return digest.hexdigest()[:32]
 
     def _compute(self, folder: Path) -> None:
-        """Write the entry beside its place and rename it there."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         width = self._session.classifier.model.config.hidden_size
         size = int(self._offsets[-1]) * width * self._dtype.itemsize
         logger.info("the outputs of %d frozen layers take %.1f GB in %s", self._count, size / 1e9, folder)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            path = temporary / "states.npy"
-            kind = np.int32 if self._dtype == torch.float32 else np.int16  # the bits: numpy has no bfloat16
+        kind = np.int32 if self._dtype == torch.float32 else np.int16  # the bits: numpy has no bfloat16
+        with cache_entry(folder) as entry:
+            path = entry / "states.npy"
             states = np.lib.format.open_memmap(path, "w+", kind, (int(self._offsets[-1]), width))
             try:
                 reserve_space(path)
@@ -118,10 +116,6 @@ class FrozenOutputs:
                 ) from None
             self._fill(states)
             states.flush()
-            write_json(temporary / "about.json", {"sha256": {path.name: file_sha256(path)}})
-            os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _fill(self, states: np.ndarray) -> None:
         session, lengths = self._session, self._data.lengths
@@ -189,13 +183,3 @@ class _Reached(Exception):
     def __init__(self, states: torch.Tensor):
         super().__init__()
         self.states = states
-
-
-def _damage(folder: Path) -> bool:
-    try:
-        problem = mismatch(folder, read_json(folder / "about.json")["sha256"])
-    except (InputError, OSError, KeyError, TypeError) as error:
-        problem = error
-    if problem:
-        logger.warning("cached outputs of frozen layers in %s are damaged (%s): computing them again", folder, problem)
-    return bool(problem)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import read_npz, write_npz
+from utils.files import array_json, json_array, read_npz, write_npz
 from utils.selection.embeddings import row_blocks
 from utils.selection.kmeans import Prepared, assign, fit
 from utils.selection.shards import shard_folder, shard_folders, shard_rows, unfinished
@@ -32,14 +32,14 @@ def shared_fit(folder, shard, array, runs, algorithm: str, identity: dict, prepa
         own = shard_folder(folder, shard) / FIT
         write_npz(
             own, mean=made.mean, projection=np.zeros((0, 0)) if made.projection is None else made.projection,
-            about=_bytes({"identity": identity, "prepared": [made.spread, made.explained, made.description]}),
+            about=json_array({"identity": identity, "prepared": [made.spread, made.explained, made.description]}),
             **{_name(run): fit(made, *run, algorithm) for run in runs},
         )  # fmt: skip
         with contextlib.suppress(FileExistsError):
             os.link(own, path)  # unlike a rename, this never replaces the file of another
         own.unlink()
     arrays = read_npz(path, required=("mean", "projection", "about"))
-    about = json.loads(arrays["about"].tobytes())
+    about = array_json(arrays["about"])
     if about["identity"] != identity:
         raise InputError(f"{path}: made with {about['identity']}, now {identity}; give another --output_dir")
     spread, explained, description = about["prepared"]
@@ -75,10 +75,6 @@ def joined(folder, prepared: Prepared, run) -> tuple[np.ndarray, np.ndarray]:
 
 def _name(run) -> str:
     return "k{}_seed{}".format(*run)
-
-
-def _bytes(facts: dict) -> np.ndarray:
-    return np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
 
 
 def _block_rows(prepared: Prepared) -> int:

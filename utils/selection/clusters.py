@@ -1,13 +1,12 @@
 """The clusters file: a k-means partition of a split."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import read_npz, write_npz
+from utils.files import array_json, json_array, read_npz, write_npz
 from utils.selection.embeddings import Embeddings
 
 
@@ -69,7 +68,7 @@ class Clusters:
             labels=self.labels,
             centers=self.centers,
             distances=self.distances,
-            about=np.frombuffer(json.dumps(about, sort_keys=True).encode(), dtype=np.uint8),
+            about=json_array(about, sort_keys=True),
         )
 
     @classmethod
@@ -77,7 +76,7 @@ class Clusters:
         """Read a file written by `save`. Raises InputError where it is missing, damaged or another kind of file."""
         arrays = read_npz(path, required=("labels", "centers", "distances", "about"))
         try:
-            about = json.loads(arrays["about"].tobytes())
+            about = array_json(arrays["about"])
             return cls(
                 arrays["labels"], arrays["centers"], arrays["distances"],
                 about["fingerprint"], about["n_total"], about["about"],

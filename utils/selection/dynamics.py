@@ -1,14 +1,13 @@
 """Training dynamics: every example's logits at several moments of training, and the measures taken from them."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils.data.logits import _gold_margin, _log_sum_exp, _pick, error_norm, softmax
 from utils.errors import InputError
-from utils.files import read_npz, write_npz
+from utils.files import array_json, json_array, read_npz, write_npz
 
 BLOCK = 65_536  # examples worked on at a time: 12 snapshots of 3 classes are 9 MB of float32
 FLOAT16_MAX = 65_504.0
@@ -56,7 +55,7 @@ class Dynamics:
 
     def save(self, path) -> None:
         about = {"class_names": self.class_names, "mode": self.mode, "fingerprint": self.fingerprint}
-        text = np.frombuffer(json.dumps({**about, "n_total": self.n_total}).encode(), dtype=np.uint8)
+        text = json_array({**about, "n_total": self.n_total})
         write_npz(path, logits=self.logits, labels=self.labels, epochs=self.epochs, about=text)
 
     @classmethod
@@ -64,7 +63,7 @@ class Dynamics:
         """Read a file written by `save`. Raises InputError where it is missing, damaged or another kind of file."""
         arrays = read_npz(path, required=("logits", "labels", "epochs", "about"))
         try:
-            about = json.loads(arrays["about"].tobytes())
+            about = array_json(arrays["about"])
             return cls(
                 arrays["logits"], arrays["labels"], about["class_names"], arrays["epochs"], about["mode"],
                 about["fingerprint"],

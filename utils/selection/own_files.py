@@ -1,10 +1,10 @@
 """Scores and rankings that a user made elsewhere: plain files, one value or one name a line, checked against the data."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
+from utils.data.tables import read_table
 from utils.errors import InputError
 from utils.files import read_npy
 
@@ -47,21 +47,20 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_table(path: Path) -> np.ndarray:
-    lines = _lines(path, "--score_path")
-    rows = list(csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ","))
-    header = rows[0] if rows else []
-    if len(header) != 1 and "score" not in header:
+    table = read_table(path)
+    if len(table.names) != 1 and "score" not in table.names:
         raise InputError(
-            f"--score_path {path}: has the columns {', '.join(header)}; call the one that holds the scores score"
+            f"--score_path {path}: has the columns {', '.join(table.names)}; call the one that holds the scores score"
         )
-    column = header.index("score") if "score" in header else 0
-    values = np.empty(len(rows) - 1)
-    for number, row in enumerate(rows[1:]):
+    texts = table.column("score" if "score" in table.names else table.names[0])
+    values = np.empty(len(texts))
+    for i, text in enumerate(texts):
         try:
-            values[number] = float(row[column])
-        except (ValueError, IndexError):
-            found = repr(row[column]) if column < len(row) else "nothing"
-            raise InputError(f"--score_path {path}: line {number + 2} holds {found} where a number should be") from None
+            values[i] = float(text)
+        except ValueError:
+            raise InputError(
+                f"--score_path {path}: line {table.numbers[i]} holds {text!r} where a number should be"
+            ) from None
     return values
 
 

@@ -4,14 +4,13 @@ Owns the file, its checks and the importance-weight formulas; how rows are chose
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError, quoted
-from utils.files import read_npz, write_npz
+from utils.files import array_json, json_array, read_npz, write_npz
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,15 @@ class Selection:
             "ordered": bool(self.ordered),
             "provenance": self.provenance,
         }
-        text = json.dumps(about, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
-        write_npz(path, **arrays, about=np.frombuffer(text.encode(), dtype=np.uint8))
+        text = json_array(about, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+        write_npz(path, **arrays, about=text)
 
     @classmethod
     def load(cls, path) -> "Selection":
         """Read a file written by `save`. Raises InputError where it is missing, damaged or another kind of file."""
         arrays = read_npz(path, required=("indices", "weights", "about"))
         try:
-            about = json.loads(arrays["about"].tobytes())
+            about = array_json(arrays["about"])
             for name, kind in (("n_total", int), ("fingerprint", str), ("ordered", bool), ("provenance", dict)):
                 if type(about[name]) is not kind:
                     raise InputError(

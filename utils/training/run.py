@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage of one run needs. trackers: told of what happens; examples and data: the splits by name, as text and as tokens."""
+    """What every stage of one run needs.
+
+    examples and data: the splits by name, as text and as tokens; trackers: are told what happens.
+    """
 
     settings: RunSettings
     task: Task

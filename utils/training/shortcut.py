@@ -5,7 +5,6 @@ Each is read from the file that a flag names, or made from the training split al
 
 import dataclasses
 import hashlib
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.data.logits import softmax
 from utils.data.overlap import supports_heuristics
+from utils.data.tables import read_table
 from utils.errors import InputError
-from utils.files import read_npz, write_npz
+from utils.files import array_json, json_array, read_npz, write_npz
 from utils.flags import RunSettings
 from utils.selection.bias_models import hypothesis_bias, overlap_bias
 from utils.selection.ingredients import InputMaker, MakerSettings
@@ -114,7 +114,7 @@ def make_bias(settings: RunSettings, examples: Examples) -> np.ndarray:
 
 def save_bias(path, p_bias: np.ndarray, examples: Examples) -> None:
     about = {"class_names": examples.label_names, "fingerprint": examples.fingerprint}
-    write_npz(path, p_bias=p_bias, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8))
+    write_npz(path, p_bias=p_bias, about=json_array(about))
 
 
 def read_bias(path, examples: Examples) -> np.ndarray:
@@ -125,7 +125,7 @@ def read_bias(path, examples: Examples) -> np.ndarray:
     arrays = read_npz(path, required=("p_bias", "about"))
     p_bias = arrays["p_bias"]
     try:
-        about = json.loads(arrays["about"].tobytes())
+        about = array_json(arrays["about"])
         names, fingerprint = list(about["class_names"]), about["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: `about` is not the JSON of class_names and fingerprint ({error!r:.200})") from None
@@ -184,16 +184,15 @@ def find_groups(settings: RunSettings, examples: Examples, selection: Selection)
 def _column(examples: Examples, settings: RunSettings) -> list[str]:
     """A column of the training file, by its name in the header."""
     name, path = settings.group_column, Path(examples.source)
-    if not settings.data_dir or not path.is_file():
-        raise InputError(f"--group_column {name}: it is a column of train.tsv, so give --data_dir")
-    lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    header = lines[0].removesuffix("\r").split("\t")
-    if name not in header:
-        raise InputError(f"--group_column {name}: {path} has no such column; it has {', '.join(header[:20])}")
-    rows = [line.removesuffix("\r").split("\t") for line in lines[1:]]
-    if len(rows) != len(examples):
-        raise InputError(f"--group_column {name}: {path} has rows that are cut short; remove them from the file")
-    return [row[header.index(name)] for row in rows]
+    if not path.is_file():
+        raise InputError(
+            f"--group_column {name}: it is a column of the training file, so give --data_dir or --train_file"
+        )
+    table = read_table(path)
+    if name not in table.names:
+        raise InputError(f"--group_column {name}: {path} has no such column; it has {', '.join(table.names[:20])}")
+    values = dict(zip(table.numbers, table.column(name), strict=True))
+    return [str(values[number]) for number in examples.numbers.tolist()]
 
 
 def _check_pairs(examples: Examples, what: str, way_out: str) -> None:
