@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 
+from benchmarks.selection import machine
 from benchmarks.throughput_variants import (
     FROZEN,
     HANS,
@@ -87,8 +88,6 @@ def compare(args, argv: list[str]) -> None:
 
     from tqdm import tqdm
 
-    from utils.run_directory import versions
-
     def child(variant):
         with tempfile.TemporaryDirectory() as scratch:
             words = [sys.executable, "-m", "benchmarks.throughput", *argv, "--measure", variant, "--scratch", scratch]
@@ -148,8 +147,7 @@ def compare(args, argv: list[str]) -> None:
             args.output,
             {
                 "arguments": arguments,
-                "versions": versions(),
-                "machine": machine(),
+                "machine": {**machine(), "gpu": gpu()},
                 "ceiling_flops_per_second": ceiling,
                 "table": table,
                 "rounds": rounds,
@@ -158,14 +156,10 @@ def compare(args, argv: list[str]) -> None:
         print(f"written to {args.output}")
 
 
-def machine() -> dict:
-    import os
-    import platform
-
+def gpu() -> str | None:
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": gpu}
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 if __name__ == "__main__":

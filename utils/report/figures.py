@@ -31,6 +31,11 @@ def draw(runs: Runs, out: Path, *, against: str = "random", **form) -> dict[str,
     return dict(_Figures(runs, Path(out), against, form).all())
 
 
+def places_of(arms) -> list[tuple[float, str]]:
+    """(share, budget) of these arms, each once, in the order in which figures and tables show them."""
+    return sorted({arm[1:] for arm in arms}, key=lambda place: (place[1], place[0]))
+
+
 def curve(runs: Runs, strategy: str, columns: tuple[str, ...], budget: str) -> list[tuple[float, float, float]]:
     """(share, mean, standard deviation) of the mean of these columns, for every share that the report has at this budget:
     NaN where this strategy was not run there, or every seed of it failed."""
@@ -64,7 +69,7 @@ class _Figures:
         sets = [(challenge, _file_name(challenge.name)) for challenge in self.runs.shown]
         sets += [(challenge, f"challenge_{_file_name(challenge.name)}") for challenge in self.runs.grouped]
         dev = f"mean accuracy on {self._spelt(self.runs.dev)}"
-        places = sorted({arm[1:] for arm in self.arms}, key=lambda place: (place[1], place[0]))
+        places = places_of(self.arms)
         chosen = {
             budget for strategy, _, budget in self.arms if strategy != "all"
         }  # `all` alone is a line, not a curve

@@ -6,7 +6,7 @@ from pathlib import Path
 from utils import figure_style as style
 from utils.files import write_text
 from utils.report.comparison import mean_and_std
-from utils.report.figures import draw
+from utils.report.figures import draw, places_of
 from utils.report.results import Runs
 from utils.report.verdict import judged, verdict_of
 
@@ -48,7 +48,7 @@ def accuracy(runs: Runs, metric: str) -> str:
         for arm, results in runs.arms.items()
         if (values := [100 * r.scores[metric] for r in results if metric in r.scores])
     }
-    best = {place: max(f"{found[arm][0]:06.1f}" for arm in found if arm[1:] == place) for place in _places(found)}
+    best = {place: max(f"{found[arm][0]:06.1f}" for arm in found if arm[1:] == place) for place in places_of(found)}
 
     def cell(arm) -> str:
         mean, std = found[arm]
@@ -77,7 +77,7 @@ def _difference(runs: Runs, metric: str, found: dict, against: str) -> str:
 
 def _table(caption: str, label: str, found: dict, cell) -> str:
     """The arms of `found` by strategy and place; cell(arm) is the LaTeX of one of them."""
-    places = _places(found)
+    places = places_of(found)
     head = ["", *(f"{100 * share:g} %" + ("" if b == "epochs" else f", equal {b}") for share, b in places)]
     rows = [
         [_escaped(strategy), *(cell((strategy, *place)) if (strategy, *place) in found else "--" for place in places)]
@@ -87,10 +87,6 @@ def _table(caption: str, label: str, found: dict, cell) -> str:
         "caption": _escaped(caption), "label": _file_name(label), "columns": "r" * len(places),
         "head": " & ".join(_escaped(text) for text in head), "rows": " \\\\\n".join(" & ".join(row) for row in rows),
     }  # fmt: skip
-
-
-def _places(found: dict) -> list[tuple]:
-    return sorted({arm[1:] for arm in found}, key=lambda place: (place[1], place[0]))
 
 
 def _escaped(text: str) -> str:

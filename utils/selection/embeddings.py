@@ -38,6 +38,15 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
     return (slice(start, min(n, start + step)) for start in range(0, n, step))
 
 
+def scatter_matrix(array, mean=None) -> np.ndarray:
+    """float64 (d, d): the sum of x x^T over the rows x of array float (n, d), less `mean` (d,) where there is one."""
+    found = np.zeros((array.shape[1],) * 2)
+    for block in row_blocks(*array.shape):
+        rows = array[block] if mean is None else array[block] - mean
+        found += rows.T @ rows
+    return found
+
+
 class EmbeddingWriter:
     """Fills `npy_path` block by block, in place and resumable: memory does not grow with n.
 

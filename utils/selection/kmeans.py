@@ -7,32 +7,20 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.selection.clusters import Clusters
-from utils.selection.embeddings import row_blocks
+from utils.selection.embeddings import row_blocks, scatter_matrix
 
 # Relative spread (root mean squared distance to the mean / norm of the mean) under which an encoder has collapsed to a
 # constant. Trained and pretrained encoders lie above 0.1; float32 noise alone is about 1e-6.
 COLLAPSED_SPREAD = 1e-3
-
-
 VERSION = 2  # of this k-means; raised when the same embeddings give other clusters
 FULL_KMEANS_ROWS = 50_000  # up to here `auto` runs full k-means
-
-
 # Mini-batch k-means fits on a seeded sample of this many rows per centroid (the cap that faiss uses as well) and never
 # fewer than the floor; all rows are then assigned. More rows move the centroids less than a change of seed does.
 ROWS_PER_CENTROID = 256
-
-
 MIN_FIT_ROWS = 65_536
-
-
 # Lloyd passes over an eighth, a quarter, half and all of the sample: the first ones are rough anyway.
 PASSES = ((8, 5), (4, 3), (2, 2), (1, 3))
-
-
 START_ROUNDS = 4  # each draws about k candidates for the first centroids; five rounds are enough in the paper
-
-
 # The last pass sees more rows, read in blocks: with far outliers it brings the inertia down by 2 %.
 REFINING_PASSES = 1
 REFINING_ROWS_PER_CENTROID = 1024
@@ -102,11 +90,7 @@ def prepare(array, *, pca: int | None = None, whiten: bool = False, metric: str 
     if pca is None and not whiten:
         variance = sum(np.square(array[b] - mean).sum(dtype=np.float64) for b in row_blocks(n, d)) / n
     else:
-        covariance = np.zeros((d, d))
-        for block in row_blocks(n, d):
-            centred = array[block] - mean
-            covariance += centred.T @ centred
-        covariance /= n
+        covariance = scatter_matrix(array, mean) / n
         variance = float(np.trace(covariance))
     projection, explained = (None, 1.0) if covariance is None else _principal_axes(covariance, pca or d, whiten)
     spread = float(np.sqrt(variance) / max(float(np.linalg.norm(mean)), 1e-12))

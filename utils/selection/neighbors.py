@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from utils.selection.embeddings import row_blocks
+from utils.selection.embeddings import row_blocks, scatter_matrix
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +95,7 @@ def _sorted(points, indices):
 
 def _project(points, dims: int) -> np.ndarray:
     """float32 (n, dims): the points (centred) on their principal axes."""
-    covariance = np.zeros((points.shape[1],) * 2)
-    for block in row_blocks(*points.shape):
-        covariance += points[block].T @ points[block]
-    axes = np.linalg.eigh(covariance)[1][:, -dims:].astype(np.float32)
+    axes = np.linalg.eigh(scatter_matrix(points))[1][:, -dims:].astype(np.float32)
     return points @ axes
 
 
