@@ -124,12 +124,15 @@ def measure(args) -> dict:
 
 
 def flops(model, lengths, *, training: bool) -> float:
-    """Multiply-adds x 2 of the encoder on real tokens: dense layers, and attention quadratic in each length."""
+    """Multiply-adds x 2 of the encoder on real tokens, as far as the logits need them: dense layers, and attention quadratic
+    in each length. Of the last layer's feed-forward network they need the first token of each sequence alone."""
     config = model.config
     inner = getattr(config, "intermediate_size", None) or config.hidden_dim  # DistilBERT's name
-    dense = config.num_hidden_layers * (4 * config.hidden_size**2 + 2 * config.hidden_size * inner)
-    attention = config.num_hidden_layers * 2 * config.hidden_size
+    layers, feed_forward = config.num_hidden_layers, 2 * config.hidden_size * inner
+    dense = layers * 4 * config.hidden_size**2 + (layers - 1) * feed_forward
+    attention = layers * 2 * config.hidden_size
     forward = 2 * (dense * float(lengths.sum()) + attention * float((lengths.astype(float) ** 2).sum()))
+    forward += 2 * feed_forward * len(lengths)
     return 3 * forward if training else forward
 
 

@@ -84,6 +84,42 @@ def test_logits_and_cls_equal_the_padded_pass(family):
     assert torch.equal(packed_logits(model, *packed, MAX_LENGTH), out.logits)
 
 
+def rows_of_feed_forward(model, packed, **options):
+    """How many tokens each call of a feed-forward network computed, in the order of the calls."""
+    kind = {"bert": "BertIntermediate", "distilbert": "FFN"}.get(model.config.model_type, "RobertaIntermediate")
+    if model.config.model_type == "albert":
+        found = [layer.ffn for group in model.albert.encoder.albert_layer_groups for layer in group.albert_layers]
+    else:
+        found = [module for module in model.modules() if type(module).__name__ == kind]
+    rows = []
+    handles = [module.register_forward_hook(lambda m, x, y: rows.append(y.shape[1])) for module in found]
+    packed_outputs(model, *packed, MAX_LENGTH, **options)
+    for handle in handles:
+        handle.remove()
+    return rows
+
+
+@families
+def test_the_last_feed_forward_network_computes_first_tokens_alone(family):
+    model = build(family)
+    packed, _ = example(family)
+    tokens, sequences = len(packed[0]), len(LENGTHS)
+    assert rows_of_feed_forward(model, packed) == [tokens, tokens, sequences]
+    assert rows_of_feed_forward(model, packed, every_token=True) == [tokens] * 3
+    out, whole = (packed_outputs(model, *packed, MAX_LENGTH, every_token=asked) for asked in (False, True))
+    assert out.hidden is None and whole.hidden.shape[0] == tokens
+    torch.testing.assert_close(out.logits, whole.logits, atol=1e-6, rtol=1e-5)
+
+
+def test_an_albert_with_several_groups_shortens_the_last_call_of_its_last_layer():
+    model = build("albert", num_hidden_groups=2, inner_group_num=2)  # three layers: groups 0, 0, 1 of two layers each
+    packed, padded = example("albert")
+    tokens, sequences = len(packed[0]), len(LENGTHS)
+    assert rows_of_feed_forward(model, packed) == [tokens] * 5 + [sequences]
+    with torch.no_grad():
+        torch.testing.assert_close(packed_logits(model, *packed, MAX_LENGTH), model(**padded).logits, atol=1e-5, rtol=0)
+
+
 @families
 def test_every_gradient_equals_the_padded_one(family):
     model = build(family, **NO_DROPOUT[family]).train()

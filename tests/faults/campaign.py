@@ -92,12 +92,12 @@ def damage(world: World, rng: random.Random):
     free = path.suffix in FREE and not {"cache", "checkpoints", "dynamics"} & {*path.parts}
     free = free and how in ("flip", "overwrite", "cut")
     what = f"{name}: {how} {path.relative_to(world.place)} at {at}"
-    said, run = re.escape(path.name), path.relative_to(world.place).parts[1]
+    # An array may come without its .json; the line that says so names the array.
+    said = rf"{re.escape(path.name)}|{re.escape(path.stem)}\.npy has no \.json"
+    run = path.relative_to(world.place).parts[1]
     if name == "report":  # its notes name the run; a run without HANS results or predictions is a run like others
-        said, free = (
-            rf"^note: (?:\S*/)?{run}[/:]",
-            free or (how == "delete" and path.name not in ("run.json", "results.json")),
-        )
+        said = rf"^note: (?:\S*/)?{run}[/:]"
+        free = free or (how == "delete" and path.name not in ("run.json", "results.json"))
     return what, compare(world, name, done, before, said=said, free=free), done
 
 

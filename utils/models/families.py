@@ -21,6 +21,8 @@ class Family:
     token's, as in RoBERTa. packed_encoder: the base model's packed pass (see `packed_families`) where its attention does
     not go through transformers' AttentionInterface. packed_options: further arguments of the base model's packed pass.
     shared: paths from the base model to modules that its lowest layers use, but that it registers after its layers.
+    last_attention: where the head reads first tokens alone: base model -> (the module whose output the feed-forward network
+    of the last layer reads, how often a pass calls it), or None; see `first_tokens_only` of `packing`.
     """
 
     model_type: str
@@ -29,6 +31,23 @@ class Family:
     packed_encoder: Callable | None = None
     packed_options: dict = field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    last_attention: Callable[[torch.nn.Module], tuple[torch.nn.Module, int] | None] = lambda base: None
+
+
+def _last_attention(base):
+    return base.encoder.layer[-1].attention, 1
+
+
+def _last_albert_attention(base):
+    config, encoder = base.config, base.encoder
+    groups = [int(i / (config.num_hidden_layers / config.num_hidden_groups)) for i in range(config.num_hidden_layers)]
+    return encoder.albert_layer_groups[groups[-1]].albert_layers[-1].attention, groups.count(groups[-1])
+
+
+def _last_deberta_attention(base):
+    # The first layer's convolution sees all tokens.
+    only_layer = len(base.encoder.layer) == 1 and getattr(base.encoder, "conv", None) is not None
+    return None if only_layer else _last_attention(base)
 
 
 def _head_of_first(model, first):
@@ -45,19 +64,29 @@ FAMILIES = (
         lambda model, first: model.classifier(
             model.dropout(model.albert.pooler_activation(model.albert.pooler(first)))
         ),
+        last_attention=_last_albert_attention,
     ),
-    Family("bert", lambda model, first: model.classifier(model.dropout(model.bert.pooler(first[:, None])))),
-    Family("roberta", _head_of_first, padding_offset=True),
-    Family("xlm-roberta", _head_of_first, padding_offset=True),
-    Family("camembert", _head_of_first, padding_offset=True),
-    Family("distilbert", lambda model, first: model.classifier(model.dropout(F.relu(model.pre_classifier(first))))),
-    Family("electra", _head_of_first),
+    Family(
+        "bert",
+        lambda model, first: model.classifier(model.dropout(model.bert.pooler(first[:, None]))),
+        last_attention=_last_attention,
+    ),
+    Family("roberta", _head_of_first, padding_offset=True, last_attention=_last_attention),
+    Family("xlm-roberta", _head_of_first, padding_offset=True, last_attention=_last_attention),
+    Family("camembert", _head_of_first, padding_offset=True, last_attention=_last_attention),
+    Family(
+        "distilbert",
+        lambda model, first: model.classifier(model.dropout(F.relu(model.pre_classifier(first)))),
+        last_attention=lambda base: (base.transformer.layer[-1].sa_layer_norm, 1),
+    ),
+    Family("electra", _head_of_first, last_attention=_last_attention),
     Family(
         "mpnet",
         _head_of_first,
         padding_offset=True,
         packed_encoder=own.mpnet,
         shared=("encoder.relative_attention_bias",),
+        last_attention=_last_attention,
     ),
     Family(
         "modernbert",
@@ -65,12 +94,19 @@ FAMILIES = (
         # Without masks of its own it would make one of t x t for its layers with a window.
         packed_options={"attention_mask": {"full_attention": None, "sliding_attention": None}},
     ),
-    Family("deberta", _deberta_head, packed_encoder=own.deberta, shared=("encoder.rel_embeddings",)),
+    Family(
+        "deberta",
+        _deberta_head,
+        packed_encoder=own.deberta,
+        shared=("encoder.rel_embeddings",),
+        last_attention=_last_deberta_attention,
+    ),
     Family(
         "deberta-v2",  # and v3, whose config names this type
         _deberta_head,
         packed_encoder=own.deberta,
         shared=("encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
+        last_attention=_last_deberta_attention,
     ),
     Family("bart", shared=("encoder.layernorm_embedding",)),
 )

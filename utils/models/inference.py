@@ -95,15 +95,20 @@ def _one(classifier, data, rows, device, packed, taps) -> tuple[np.ndarray, np.n
     batch = collate(data, rows, device, packed=packed)
     if packed and taps.pooling:
         out = packed_outputs(
-            classifier.model, batch.input_ids, batch.token_type_ids, batch.cu_seqlens, batch.max_length
+            classifier.model,
+            batch.input_ids,
+            batch.token_type_ids,
+            batch.cu_seqlens,
+            batch.max_length,
+            every_token=taps.pooling in ("mean", "last"),
         )
         logits, bounds = classifier.in_label_order(out.logits), batch.cu_seqlens.long()
         if taps.pooling == "mean":
             features = mean_by_sequence(out.hidden, batch.cu_seqlens)
+        elif taps.pooling == "last":
+            features = out.hidden[bounds[1:] - 1]
         else:
-            features = {"cls": out.cls, "last": out.hidden[bounds[1:] - 1], "pooler": taps.classifier_input}[
-                taps.pooling
-            ]
+            features = out.cls if taps.pooling == "cls" else taps.classifier_input
     else:
         every_layer = {} if taps.layer is None else {"output_hidden_states": True}
         logits = forward(classifier, classifier.model, batch, **every_layer)

@@ -19,6 +19,7 @@ device, which checks shapes, autograd, compilation and that nothing is read back
 been neither run nor timed on a GPU.
 """
 
+import contextlib
 import functools
 from typing import NamedTuple
 
@@ -36,11 +37,12 @@ GROUP_TOKENS = 1024  # of one attention call on the CPU, padding included: its s
 
 
 class PackedOutput(NamedTuple):
-    """logits (n, C) by model output; hidden (t, h), the last layer's hidden states; cls (n, h), of first tokens."""
+    """logits (n, C) by model output; cls (n, h), the last layer's hidden states of first tokens; hidden (t, h), those of all
+    tokens, None where they were not asked for."""
 
     logits: torch.Tensor
     cls: torch.Tensor
-    hidden: torch.Tensor
+    hidden: torch.Tensor | None
 
 
 def supports_packing(model) -> bool:
@@ -71,13 +73,20 @@ def packed_logits(
 
 
 def packed_outputs(
-    model, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None, cu_seqlens: torch.Tensor, max_length: int
+    model,
+    input_ids: torch.Tensor,
+    token_type_ids: torch.Tensor | None,
+    cu_seqlens: torch.Tensor,
+    max_length: int,
+    *,
+    every_token: bool = False,
 ) -> PackedOutput:
     """Logits and [CLS] embeddings of n sequences, equal to the padded pass's up to float rounding.
 
     input_ids: int64 (t,), sequence i at cu_seqlens[i]:cu_seqlens[i + 1], none empty, no padding tokens; token_type_ids:
     int64 (t,), or None for families without segments; cu_seqlens: int32 (n + 1,) on the same device; max_length: at
-    least the longest length, given because reading it from the device would wait for it. `model` may come from
+    least the longest length, given because reading it from the device would wait for it. every_token: whether the hidden
+    states of all tokens are wanted, not only those that the logits need. `model` may come from
     `torch.compile`: the packed pass is then compiled too, once for all shapes. Raises ValueError for models that
     `supports_packing` refuses. Leaves the model with attention "packed_varlen", which no saved config shows.
     """
@@ -90,11 +99,44 @@ def packed_outputs(
         else:
             _register_attention()
             plain.set_attn_implementation(ATTENTION)
-    run = _forward if plain is model else _compiled_forward()
-    return run(plain, input_ids, token_type_ids, cu_seqlens, max_length)
+    if plain is not model:
+        return _compiled_forward()(plain, input_ids, token_type_ids, cu_seqlens, max_length)
+    # Gradient checkpointing runs layers again later, without the hook.
+    again = plain.training and any(getattr(module, "gradient_checkpointing", False) for module in plain.modules())
+    last = None if every_token or again else family_of(plain).last_attention(plain.base_model)
+    if last is None:
+        return _forward(plain, input_ids, token_type_ids, cu_seqlens, max_length)
+    with first_tokens_only(*last, cu_seqlens.long()[:-1]):
+        return _forward(plain, input_ids, token_type_ids, cu_seqlens, max_length, shortened=True)
 
 
-def _forward(model, input_ids, token_type_ids, cu_seqlens, max_length) -> PackedOutput:
+@contextlib.contextmanager
+def first_tokens_only(attention, calls: int, starts: torch.Tensor):
+    """Inside, the last of so many calls of a module hands on the tokens at `starts` (n,) alone: (1, t, h) -> (1, n, h).
+
+    For the module whose output the last layer's feed-forward network reads. The logits need no other token of it, and that
+    network is two thirds of a layer's operations.
+    """
+    left = calls
+
+    def shorten(module, inputs, output):
+        nonlocal left
+        left -= 1
+        if left:
+            return output
+        states, *rest = output if isinstance(output, tuple) else (output,)
+        states = states.index_select(1, starts)
+        return (states, *rest) if isinstance(output, tuple) else states
+
+    handle = attention.register_forward_hook(shorten)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _forward(model, input_ids, token_type_ids, cu_seqlens, max_length, shortened=False) -> PackedOutput:
+    """shortened: the last hidden states are those of first tokens alone."""
     bounds, tokens = cu_seqlens.long(), len(input_ids)
     starts = bounds[:-1]
     # The output size is given, so the device need not be asked for it.
@@ -110,11 +152,11 @@ def _forward(model, input_ids, token_type_ids, cu_seqlens, max_length) -> Packed
         lengths = {"cu_seq_lens_q": cu_seqlens, "max_length_q": max_length}
         options = segments | lengths | family.packed_options
         hidden = base(input_ids[None], position_ids=positions[None], **options).last_hidden_state[0]
-    cls = hidden[starts]
+    cls = hidden if shortened else hidden[starts]
     # ModernBERT's head takes the mean where its config says so.
     by_mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
     pooled = mean_by_sequence(hidden, cu_seqlens) if by_mean else cls
-    return PackedOutput(family.packed_head(model, pooled), cls, hidden)
+    return PackedOutput(family.packed_head(model, pooled), cls, None if shortened else hidden)
 
 
 def mean_by_sequence(hidden: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:

@@ -224,7 +224,9 @@ def _open(settings: RunSettings, task: Task, processes: Processes) -> Session:
             raise InputError(
                 f"--gradient_checkpointing: transformers has none for {type(model).__name__}; leave it out"
             )
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers 5.23 renamed it, and warns at the old name.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if settings.freeze_layers:
         freeze_lower_layers(model, settings.freeze_layers)
     return session
