@@ -81,13 +81,7 @@ def train(
         while stepper.done < batches.num_steps and not evaluations.enough:
             step = stepper.take()
             _tell(step, batches, hooks)
-            meter.add(
-                step.loss,
-                examples=len(step.rows),
-                tokens=int(stepper.lengths[step.rows].sum()),
-                computed_tokens=sum(part.computed_tokens for part in step.micro_batches),
-            )
-            meter.counts["probed"] = stepper.probed
+            _count(meter, step, stepper)
             advance(bar, step.loss * processes.size)
 
             due = settings.due(
@@ -123,6 +117,17 @@ def train(
     if meter.steps:
         meter.read(processes)
     return {"steps": stepper.done, "full_steps": stepper.nominal_steps, **meter.summary()}
+
+
+def _count(meter: Meter, step: Step, stepper: Stepper) -> None:
+    """Tell the meter how much a step computed."""
+    meter.add(
+        step.loss,
+        examples=len(step.rows),
+        tokens=int(stepper.lengths[step.rows].sum()),
+        computed_tokens=sum(part.computed_tokens for part in step.micro_batches),
+    )
+    meter.counts["probed"] = stepper.probed
 
 
 def _tell(step: Step, batches, hooks: Hooks) -> None:
