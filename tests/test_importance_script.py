@@ -462,3 +462,27 @@ def test_without_training_there_is_nothing_to_choose_for(world, tmp_path):
     with contextlib.redirect_stderr(io.StringIO()) as stderr:
         assert call(CHOOSE, argv) == 2
     assert "give --do_train" in stderr.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_stage_ends_with_the_script_that_started_it(tmp_path):
+    stage, number = tmp_path / "stage.py", tmp_path / "number"
+    stage.write_text(
+        f"import os, pathlib, time\n"
+        f"path = pathlib.Path({str(number)!r})\n"
+        f"path.with_suffix('.new').write_text(str(os.getpid()))\n"
+        f"path.with_suffix('.new').rename(path)\n"
+        f"time.sleep(60)\n"
+    )
+    code = f"from utils.selection.ingredients import InputMaker; InputMaker._execute(None, [{str(stage)!r}])"
+    script = subprocess.Popen([sys.executable, "-c", code], cwd=tiny.ROOT)
+    until = time.monotonic() + 60
+    while not number.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process = Path("/proc", number.read_text())
+    assert process.exists() and script.poll() is None
+    script.kill()
+    script.wait()
+    while process.exists() and "zombie" not in (process / "status").read_text() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert time.monotonic() < until

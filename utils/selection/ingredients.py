@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -295,7 +296,8 @@ class InputMaker:
 
     def _execute(self, words: list[str]) -> None:
         """Run a script to its end, in a process of its own. Raises InputError or RunFailed where it fails."""
-        status = _wait(subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]]))
+        with_parent = _end_with_parent(os.getpid()) if sys.platform == "linux" else None
+        status = _wait(subprocess.Popen([sys.executable, str(ROOT / words[0]), *words[1:]], preexec_fn=with_parent))
         if status == EXIT_BAD_INPUT:
             raise InputError(f"{words[0]} could not use its input; its own message is above")
         if status:
@@ -324,6 +326,21 @@ def _content_hash(path: Path) -> str:
 
 def _text(path):
     return [str(one) for one in path] if isinstance(path, list) else str(path)
+
+
+def _end_with_parent(parent: int):
+    """What a new process does first, so that it ends when this one is killed. The same command, given again, would meet it
+    in the folder of its stage otherwise."""
+    import ctypes
+
+    library, set_parent_death_signal = ctypes.CDLL(None), 1
+
+    def first():
+        library.prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # killed before that
+            os._exit(1)
+
+    return first
 
 
 def _wait(process: subprocess.Popen) -> int:
