@@ -32,6 +32,7 @@ from utils.files import file_sha256, write_json
 
 BAD = ("traceback", "unclear", "silent", "hang", "lost", "executed")
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING) |.*it/s\]|.*\?it|\s*$")
+OF_A_STAGE = "its own message is above"  # a script says so of another that it started
 # Text and weights carry no checksum: a changed letter or number may be another valid input, which nobody can notice.
 FREE = (".tsv", ".txt", ".json", ".csv", ".safetensors")
 
@@ -44,6 +45,8 @@ def judge(done: forked.Finished, stage: Stage) -> str:
     lines = [line for line in re.split(r"[\n\r]", done.stderr) if not LOG_LINE.match(line)]
     name = Path(stage.script).name
     names = (f"{name}: ", f"{stage.script.removesuffix('.py').replace('/', '.')}: ")
+    if len(lines) == 2 and OF_A_STAGE in lines[1] and re.match(r"\w+\.py: ", lines[0]):
+        lines = lines[1:]
     one = len(lines) == 1 and lines[0].startswith(names)
     refused = one and (done.status == 2 or (done.status == 1 and ": failed: " in lines[0]))
     if refused:
