@@ -131,7 +131,7 @@ def flags(world: World, rng: random.Random):
     options = sorted(set(re.findall(r"^  --(\w+) (?!or)[A-Z{N]", help_text, re.M)))
     option = rng.choice(options)
     value = rng.choice(VALUES)
-    if option in LONG and value[0] in "19":
+    if option in LONG and value.startswith(("1", "9")):
         value = "-7"
     words = stage.flags()
     if f"--{option}" in words:  # instead of what the stage has there

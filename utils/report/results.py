@@ -10,9 +10,9 @@ from utils.errors import InputError
 
 SUBSET = "chosen: "  # begins the columns of what is in a subset: shares of labels,
 AGAINST = f"{SUBSET}against "  # and numbers of pairs that contradict a heuristic
-# What must be alike for runs to stand in one report. `version` is the strategy's own: alike among its runs.
-VERSION = "version"
-IDENTITY = ("model", "data", "pool", "learning_rate", VERSION)
+# What must be alike for runs to stand in one report: everywhere, within a share and budget, within a strategy.
+ALIKE, ALIKE_AT_A_SHARE, ALIKE_IN_A_STRATEGY = ("model", "data", "pool"), ("learning_rate",), ("version",)
+IDENTITY = (*ALIKE, *ALIKE_AT_A_SHARE, *ALIKE_IN_A_STRATEGY)
 
 Arm = tuple[str, float, str]  # strategy, share of the data, what is alike between shares: epochs or steps
 
@@ -156,21 +156,24 @@ def keep_alike(entries: list, facts: Callable, what: str, name: Callable) -> tup
 
 def _without_unlike(results: list[Result]) -> tuple[list[Result], list[str]]:
     """The results that agree on what IDENTITY names, and a line about each of the others."""
+    kept, problems = _alike_in_groups(results, ALIKE, lambda result: "", "settings")
+    kept, unlike = _alike_in_groups(
+        kept, ALIKE_AT_A_SHARE, lambda r: f" at {100 * r.data_pct:g} % (equal {r.budget})", "settings"
+    )
+    kept, versions = _alike_in_groups(kept, ALIKE_IN_A_STRATEGY, lambda r: f" of {r.strategy}", "version")
+    return kept, [*problems, *unlike, *versions]
 
-    def shared(result):
-        return tuple((name, result.identity.get(name) or "not known") for name in IDENTITY if name != VERSION)
 
-    def version(result):
-        return ((VERSION, result.identity.get(VERSION) or "not known"),)
+def _alike_in_groups(results: list[Result], names, group: Callable[[Result], str], what: str):
+    """`keep_alike` by these parts of the identity, within each group of results; a group is what messages call it."""
 
-    def name(result):
-        return result.name
+    def facts(result):
+        return tuple((name, result.identity.get(name) or "not known") for name in names)
 
-    results, problems = keep_alike(results, shared, "settings", name)
-    kept = []
-    for strategy in dict.fromkeys(result.strategy for result in results):
-        own = [result for result in results if result.strategy == strategy]
-        alike, unlike = keep_alike(own, version, f"version of {strategy}", name)
+    kept, problems = [], []
+    for called in dict.fromkeys(map(group, results)):
+        own = [result for result in results if group(result) == called]
+        alike, unlike = keep_alike(own, facts, f"{what}{called}", lambda result: result.name)
         kept, problems = kept + alike, problems + unlike
     return kept, problems
 
@@ -192,11 +195,12 @@ def _without_doubles(results: list[Result]) -> tuple[list[Result], list[str]]:
 
 
 def _missing_seeds(results: list[Result], looks: LookPlan | None) -> list[str]:
-    seeds = {result.seed for result in results}
     arms: dict[Arm, set[int]] = {}
+    shares: dict[tuple, set[int]] = {}  # of each share and budget, the seeds of any arm
     for result in results:
         arms.setdefault(result.arm, set()).add(result.seed)
-    missing = {arm: (looks.seeds_of_last_look(have) if looks else seeds) - have for arm, have in arms.items()}
+        shares.setdefault(result.arm[1:], set()).add(result.seed)
+    missing = {arm: (looks.seeds_of_last_look(have) if looks else shares[arm[1:]]) - have for arm, have in arms.items()}
     return [
         f"{strategy} at {100 * pct:g} % (equal {budget}): seed {', '.join(map(str, sorted(lost)))} missing"
         for (strategy, pct, budget), lost in missing.items()

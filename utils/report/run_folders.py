@@ -14,10 +14,10 @@ from utils.report.results import AGAINST, SUBSET, LookPlan, Result, Runs, gather
 from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
 
 PLAN_FILE = "sweep.json"
-# Arguments that must be alike for runs to stand in one table. The model is compared beside them.
+# Arguments that must be alike for runs to stand in one table. Model and learning rate are compared beside them.
 SETTINGS = (
-    "task_name", "config_name", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "num_train_epochs", "max_seq_length", "freeze_layers", "weight_decay", "warmup_ratio", "warmup_steps",
+    "task_name", "config_name", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
+    "max_seq_length", "freeze_layers", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "max_eval_samples",
 )  # fmt: skip
 # The same, of flags that older runs did not have: what these runs did.
@@ -56,10 +56,12 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     for path in sorted(folder.rglob(RESULTS_FILE)):
         if not path.with_name(RUN_FILE).exists() and "selector" not in path.relative_to(folder).parts:
             problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
-    planned, scoring, looks = _read_plan(folder / PLAN_FILE)
+    plans = [_read_plan(path) for path in sorted(folder.rglob(PLAN_FILE))]
     begun = {path.name for path in paths}
-    waiting = [name for name in planned if name not in begun]
+    waiting = [name for planned, _, _ in plans for name in planned if name not in begun]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
+    scoring = {name: epochs for _, known, _ in plans for name, epochs in known.items()}
+    looks = plans[0][2] if len(plans) == 1 else None  # several sweeps together were not planned as one
     for what in ("data", "settings"):
         found, unlike = keep_alike(found, lambda run, what=what: getattr(run, what), what, lambda run: run.name)
         problems += unlike
@@ -69,10 +71,7 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
 
 
 def _read_plan(path: Path) -> tuple[list[str], dict[str, float], LookPlan | None]:
-    """Names of the runs that a sweep planned, what scoring cost per strategy, and its looks; nothing where there was no
-    sweep."""
-    if not path.exists():
-        return [], {}, None
+    """Names of the runs that a sweep planned, what scoring cost per strategy, and its looks."""
     plan = Fields(read_json(path), str(path))
     looks = plan.part("settings", optional=True).part("looks", optional=True)
     found = None
@@ -105,7 +104,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
         "model": settings["model_name_or_path"] or settings["config_name"],
         "data": dict(data).get("train"),
         "pool": n,
-        "learning_rate": settings["learning_rate"],
+        "learning_rate": arguments.plain("learning_rate"),
         "version": objective.plain("version") or selection.plain("version") or 1,
     }
     result = Result(
