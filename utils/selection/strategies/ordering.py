@@ -23,14 +23,23 @@ def interleave(groups, ranks, *, share=None, priority=None) -> np.ndarray:
     equal for all, which is a round-robin; priority: (g,), lower = first within a round. Prefixes nest by construction.
     """
     rounds = ranks if share is None else (ranks + 0.5) / np.maximum(share, 1e-300)[groups]
-    return np.lexsort((groups if priority is None else priority[groups], rounds))
+    first = stable_order(groups if priority is None else priority[groups])
+    return first[stable_order(rounds[first])]
 
 
 def ranks_within(groups) -> np.ndarray:
     """int64 (r,): how many earlier positions share the group of each position."""
-    order = np.argsort(groups, kind="stable")
+    order = stable_order(groups)
     ordered = np.asarray(groups)[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
     return ranks
+
+
+def stable_order(keys) -> np.ndarray:
+    """int64 (n,): the stable order of keys (n,). numpy sorts integers of 16 bits in linear time, so keys that fit are those."""
+    keys = np.asarray(keys)
+    if len(keys) and np.issubdtype(keys.dtype, np.integer) and keys.min() >= 0 and keys.max() < 1 << 16:
+        keys = keys.astype(np.uint16)
+    return np.argsort(keys, kind="stable")

@@ -5,7 +5,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.model_scores import difficulty
-from utils.selection.strategies.ordering import interleave, ranks_within
+from utils.selection.strategies.ordering import interleave, ranks_within, stable_order
 from utils.selection.strategies.registry import Picks, Pool, strategy
 
 CCS_BINS = 50  # as published
@@ -84,7 +84,7 @@ def cluster_ccs(
     sizes = np.bincount(own, minlength=k)
     means = np.bincount(own, positive, minlength=k) / np.maximum(sizes, 1)
     ranks = np.empty(len(kept), dtype=np.int64)
-    by_cluster = np.argsort(own, kind="stable")
+    by_cluster = stable_order(own)
     for members in np.split(by_cluster, np.cumsum(sizes)[:-1]):
         ranks[members[_even_over_bins(scores[kept[members]], pool.rng)]] = np.arange(len(members))
     share = sizes**size_power * means ** (1 - size_power)
