@@ -27,6 +27,7 @@ from utils.run_directory import versions
 
 WORDS = 300  # vocabulary of the random texts
 SNAPSHOTS = 6
+CHECKPOINTS, TARGETS = 3, 1000  # of tracin; examples that rds and tracin look for
 # Measured beside the strategies: k centroids of the centred embeddings, all rows assigned; and the assignment alone.
 KMEANS, ASSIGNMENT = "k-means", "assignment"
 
@@ -138,18 +139,25 @@ def load_inputs(args, chosen):
 
     from utils.selection.clusters import Clusters
     from utils.selection.dynamics import Dynamics
+    from utils.selection.features import Features
     from utils.selection.strategies import Inputs
 
-    dynamics = Dynamics.load(args.work_dir / "dynamics.npz")
-    texts = ()
+    dynamics, matrix = Dynamics.load(args.work_dir / "dynamics.npz"), load_matrix(args)
+    own, targets, texts = (), (), ()
+    if {"target", "gradients"} & {*chosen.needs}:  # of as many checkpoints as there are snapshots of the logits
+        facts, some = {"pooling": "pooler"}, slice(min(args.n, TARGETS))
+        every = [logits.astype(np.float32) for logits in dynamics.logits[:CHECKPOINTS]]
+        own = tuple(Features(matrix, facts, logits, dynamics.labels) for logits in every)
+        targets = tuple(Features(matrix[some], facts, logits[some], dynamics.labels[some]) for logits in every)
     if "pairs" in chosen.needs:
         drawn = np.random.default_rng(1).integers(WORDS, size=(args.n, 28))
         texts = tuple([" ".join(map(str, row)) for row in side.tolist()] for side in (drawn[:, :18], drawn[:, 18:]))
     return Inputs(
         args.n, "benchmark", dynamics.labels, None, texts, dynamics.class_names,
-        load_matrix(args), "pooler",
+        matrix, "pooler",
         Clusters.load(args.work_dir / "clusters.npz"), dynamics, dynamics.logits[-1].astype(np.float32),
         more_dynamics=(dynamics,) if "two splits" in chosen.needs else (), ranking=np.arange(args.n // 2),
+        checkpoints=own, target=targets,
     )  # fmt: skip
 
 

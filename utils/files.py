@@ -106,6 +106,11 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
+def file_name(title: str) -> str:
+    """A title as part of a file's name: small letters, digits, - and _."""
+    return re.sub(r"[^\w-]+", "_", title.lower())
+
+
 def write_text(path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

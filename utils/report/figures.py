@@ -1,7 +1,6 @@
 """Figures of a report: accuracy over the share of the data, differences from the baseline, challenge sets, cost."""
 
 import math
-import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from utils import figure_style as style
 from utils.data.challenge import ChallengeColumns
 from utils.data.tasks import get_task
 from utils.errors import InputError
+from utils.files import file_name
 from utils.report.comparison import mean_and_std
 from utils.report.results import Arm, Result, Runs
 from utils.report.verdict import judged, verdict_of
@@ -66,8 +66,8 @@ class _Figures:
         )
 
     def all(self) -> Iterator[tuple[str, str]]:
-        sets = [(challenge, _file_name(challenge.name)) for challenge in self.runs.shown]
-        sets += [(challenge, f"challenge_{_file_name(challenge.name)}") for challenge in self.runs.grouped]
+        sets = [(challenge, file_name(challenge.name)) for challenge in self.runs.shown]
+        sets += [(challenge, f"challenge_{file_name(challenge.name)}") for challenge in self.runs.grouped]
         dev = f"mean accuracy on {self._spelt(self.runs.dev)}"
         places = places_of(self.arms)
         chosen = {
@@ -276,7 +276,7 @@ class _Figures:
 
     def _files(self, name: str, titles: list[str], across: int) -> list[tuple[str, list[str]]]:
         """(file, titles of its panels): one file, or one for each panel where no two of them fit beside each other."""
-        return [(name, titles)] if across > 1 else [(f"{name}_{_file_name(title)}", [title]) for title in titles]
+        return [(name, titles)] if across > 1 else [(f"{name}_{file_name(title)}", [title]) for title in titles]
 
     def _curve(self, axes, strategy: str, columns, budget: str, colour: str, **look) -> None:
         share, mean, std = np.array(curve(self.runs, strategy, columns, budget)).T
@@ -355,7 +355,3 @@ def _sentence(text: str) -> str:
 
 def _place(share: float, budget: str) -> str:
     return f"{100 * share:g}pct_{budget}"
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w-]+", "_", name.lower())

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from utils import figure_style as style
-from utils.files import write_text
+from utils.files import file_name, write_text
 from utils.report.comparison import mean_and_std
 from utils.report.figures import draw, places_of
 from utils.report.results import Runs
@@ -35,9 +35,9 @@ def write_latex(runs: Runs, folder: Path, *, against: str = "random") -> None:
     """Write a table of accuracies and one of differences for each metric (they need `\\usepackage{booktabs}`), and every
     figure as a PDF of a column's width."""
     for metric in [*runs.dev, *(challenge.headline for challenge in [*runs.shown, *runs.grouped])]:
-        write_text(folder / f"accuracy_{_file_name(metric)}.tex", accuracy(runs, metric))
+        write_text(folder / f"accuracy_{file_name(metric)}.tex", accuracy(runs, metric))
     for metric, found in judged(runs, against).items():
-        write_text(folder / f"difference_{_file_name(metric)}.tex", _difference(runs, metric, found, against))
+        write_text(folder / f"difference_{file_name(metric)}.tex", _difference(runs, metric, found, against))
     draw(runs, folder, against=against, width=style.COLUMN, formats=(".pdf",))
 
 
@@ -84,14 +84,10 @@ def _table(caption: str, label: str, found: dict, cell) -> str:
         for strategy in dict.fromkeys(strategy for strategy, _, _ in found)
     ]
     return TABLE % {
-        "caption": _escaped(caption), "label": _file_name(label), "columns": "r" * len(places),
+        "caption": _escaped(caption), "label": file_name(label), "columns": "r" * len(places),
         "head": " & ".join(_escaped(text) for text in head), "rows": " \\\\\n".join(" & ".join(row) for row in rows),
     }  # fmt: skip
 
 
 def _escaped(text: str) -> str:
     return "".join(ESCAPED.get(character, character) for character in text)
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c == "-" else "_" for c in name.lower())

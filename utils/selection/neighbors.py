@@ -12,7 +12,7 @@ from utils.selection.embeddings import row_blocks, scatter_matrix
 logger = logging.getLogger(__name__)
 
 EXACT_FLOPS = 8e13  # operations of an exact search, about ten minutes on two cores; beyond, a projection is searched
-BLOCK_VALUES = 2**25  # products held at once: 128 MB of float32
+BLOCK_VALUES = 2**27  # products held at once: 512 MB of float32; fewer cost another read of all vectors each
 GROUPS = 64  # parts of a row whose maxima are compared first
 RECALL = 0.95  # share of the true neighbours that a projection has to find, on SAMPLE examples
 SAMPLE = 256
