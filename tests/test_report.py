@@ -386,6 +386,15 @@ def test_unusable_runs_are_named_and_the_rest_reported(sweep, capsys):
     assert "one seed" in differences["diverse"][4] and differences["hard"][3] == "2"
 
 
+def test_an_emptied_predictions_file_is_named(sweep, capsys):
+    run_of_one_answer = sweep / "runs" / "better-0"
+    collapse(run_of_one_answer)  # without its predictions it would look like any other run
+    (path,) = run_of_one_answer.glob("predictions_*.tsv")
+    for left in ("", path.read_text().splitlines(keepends=True)[0]):
+        path.write_text(left)
+        assert f"{path.name}: expected index, gold label and prediction" in run(sweep, capsys=capsys)
+
+
 def test_failed_seeds_are_counted_but_not_averaged_in(sweep, capsys):
     for name in ("better-0", "noisy-1", "noisy-2"):  # one of `diverse`, two of `hard`
         collapse(sweep / "runs" / name)

@@ -217,11 +217,12 @@ def _subset(path: Path, name: str) -> dict[str, float]:
 
 
 def _is_constant(path: Path) -> bool:
-    """Whether a predictions file of several rows holds one answer only."""
+    """Whether a predictions file of several rows holds one answer only. Raises InputError where it holds none."""
     if not path.exists():
         return False
     try:
         answers = [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+        answers[0]
     except (IndexError, UnicodeDecodeError):
         raise InputError(
             f"{path}: expected index, gold label and prediction in each row; it was cut short or is another file"
