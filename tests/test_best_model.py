@@ -167,7 +167,7 @@ def flags(world, out, *more):
     return [
         "--config_name", world / "config", "--tokenizer_name", world / "config", "--task_name", "MNLI", "--data_dir",
         world / "mnli", "--do_train", "--per_gpu_train_batch_size", "8", "--learning_rate", "2e-3",
-        "--num_train_epochs", "5", "--max_seq_length", "32", "--logging_steps", "2", "--cache_dir", world / "cache",
+        "--num_train_epochs", "5", "--max_seq_length", "32", "--logging_steps", "2", "--cache_dir", world / "cache", "--seed", "1",
         "--output_dir", out, *more,
     ]  # fmt: skip
 

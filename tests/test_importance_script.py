@@ -49,7 +49,7 @@ class Stage:
 
     started: ClassVar[list[str]] = []
 
-    def __init__(self, command):
+    def __init__(self, command, preexec_fn=None):
         python, script, *flags = command
         assert python == sys.executable
         name = Path(script).name
