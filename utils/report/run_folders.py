@@ -222,7 +222,7 @@ def _is_constant(path: Path) -> bool:
         return False
     try:
         answers = [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-        answers[0]
+        answers[0]  # an emptied file has none
     except (IndexError, UnicodeDecodeError):
         raise InputError(
             f"{path}: expected index, gold label and prediction in each row; it was cut short or is another file"
