@@ -5,7 +5,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.selection.embeddings import row_blocks
 from utils.selection.strategies.inputs import Inputs
-from utils.selection.strategies.ordering import interleave, ranks_within
+from utils.selection.strategies.ordering import interleave, ranks_within, stable_order
 from utils.selection.strategies.registry import Picks, Pool, strategy
 
 BHARGAVA = "Bhargava et al. 2021, arXiv 2110.01518"
@@ -32,7 +32,7 @@ def diverse(inputs: Inputs, pool: Pool, *, within_cluster: str = "stream") -> Pi
         raise InputError(f"--within_cluster {within_cluster} is unknown; there are stream and nearest")
     rows = pool.by_score(-inputs.clusters.distances) if within_cluster == "nearest" else pool.shuffled()
     own, priority = inputs.clusters.labels[rows], pool.rng.permutation(inputs.clusters.k)
-    return Picks(rows[interleave(own, ranks_within(own), priority=priority)], ordered=True)
+    return Picks(rows[interleave(own, priority=priority)], ordered=True)
 
 
 @strategy(
@@ -59,7 +59,7 @@ def clusters(inputs: Inputs, pool: Pool) -> Picks:
     """whole clusters in random order until the budget is full (the last one in part)."""
     rows = pool.shuffled()
     priority = pool.rng.permutation(inputs.clusters.k)
-    return Picks(rows[np.argsort(priority[inputs.clusters.labels[rows]], kind="stable")])
+    return Picks(rows[stable_order(priority[inputs.clusters.labels[rows]])])
 
 
 @strategy(
@@ -71,7 +71,7 @@ def proportional(inputs: Inputs, pool: Pool) -> Picks:
     rows = pool.shuffled()
     own = inputs.clusters.labels[rows]
     sizes, priority = np.bincount(own, minlength=inputs.clusters.k), pool.rng.permutation(inputs.clusters.k)
-    return Picks(rows[interleave(own, ranks_within(own), share=sizes, priority=priority)])
+    return Picks(rows[interleave(own, share=sizes, priority=priority)])
 
 
 @strategy(

@@ -102,8 +102,8 @@ def craig(inputs: Inputs, pool: Pool) -> Picks:
     rows = pool.shuffled()
     own = inputs.classes[rows]
     sizes = np.bincount(own)
-    groups, ranks = np.repeat(np.arange(len(sizes)), sizes), np.concatenate([np.arange(size) for size in sizes])
-    turns = interleave(groups, ranks, share=sizes)[: pool.m]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    turns = interleave(groups, share=sizes)[: pool.m]
     order, weights = np.empty(pool.m, dtype=np.int64), np.empty(pool.m)
     for label in np.unique(groups[turns]):
         places = groups[turns] == label

@@ -16,25 +16,32 @@ def quotas(counts, m: int) -> np.ndarray:
     return whole
 
 
-def interleave(groups, ranks, *, share=None, priority=None) -> np.ndarray:
+def interleave(groups, *, share=None, priority=None) -> np.ndarray:
     """int64 (r,): positions, ordered so that every prefix holds its share of each group (Webster's method).
 
-    groups: int (r,), group number of each position; ranks: (r,), its place in its group from 0; share: (g,), by default
-    equal for all, which is a round-robin; priority: (g,), lower = first within a round. Prefixes nest by construction.
+    groups: int (r,), group number of each position; positions of one group keep their order. share: (g,), by default
+    equal for all, which is a round-robin; priority: (g,), all different, lower = first within a round. Prefixes nest by
+    construction.
     """
-    rounds = ranks if share is None else (ranks + 0.5) / np.maximum(share, 1e-300)[groups]
     first = stable_order(groups if priority is None else priority[groups])
-    return first[stable_order(rounds[first])]
+    grouped = groups[first]
+    ranks = _ranks_in_blocks(grouped)
+    rounds = ranks if share is None else (ranks + 0.5) / np.maximum(share, 1e-300)[grouped]
+    return first[stable_order(rounds)]
 
 
 def ranks_within(groups) -> np.ndarray:
     """int64 (r,): how many earlier positions share the group of each position."""
     order = stable_order(groups)
-    ordered = np.asarray(groups)[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    ranks[order] = _ranks_in_blocks(groups[order])
     return ranks
+
+
+def _ranks_in_blocks(grouped) -> np.ndarray:
+    """int64 (r,): place of each position in its group from 0, where the positions of a group (r,) stand side by side."""
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
+    return np.arange(len(grouped)) - np.repeat(starts, np.diff(np.r_[starts, len(grouped)]))
 
 
 def stable_order(keys) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.model_scores import difficulty
-from utils.selection.strategies.ordering import interleave, ranks_within, stable_order
+from utils.selection.strategies.ordering import interleave, stable_order
 from utils.selection.strategies.registry import Picks, Pool, strategy
 
 CCS_BINS = 50  # as published
@@ -83,12 +83,10 @@ def cluster_ccs(
     positive = scores[kept] - min(0.0, float(scores[kept].min()))  # shares need scores of at least 0
     sizes = np.bincount(own, minlength=k)
     means = np.bincount(own, positive, minlength=k) / np.maximum(sizes, 1)
-    ranks = np.empty(len(kept), dtype=np.int64)
-    by_cluster = stable_order(own)
-    for members in np.split(by_cluster, np.cumsum(sizes)[:-1]):
-        ranks[members[_even_over_bins(scores[kept[members]], pool.rng)]] = np.arange(len(members))
+    members = np.split(stable_order(own), np.cumsum(sizes)[:-1])
+    positions = np.concatenate([of_one[_even_over_bins(scores[kept[of_one]], pool.rng)] for of_one in members])
     share = sizes**size_power * means ** (1 - size_power)
-    order = kept[interleave(own, ranks, share=share, priority=pool.rng.permutation(k))]
+    order = kept[positions[interleave(own[positions], share=share, priority=pool.rng.permutation(k))]]
     return Picks(np.concatenate([order, dropped]), scores=scores)
 
 
@@ -114,4 +112,4 @@ def _even_over_bins(scores, rng) -> np.ndarray:
     shuffled = rng.permutation(len(scores))
     sizes = np.bincount(bins, minlength=CCS_BINS)
     largest_first = np.argsort(np.argsort(-sizes, kind="stable"))
-    return shuffled[interleave(bins[shuffled], ranks_within(bins[shuffled]), priority=largest_first)]
+    return shuffled[interleave(bins[shuffled], priority=largest_first)]
