@@ -62,7 +62,7 @@ def main(argv=None) -> None:
     if args.strategies and args.output.exists():  # measured again, beside those that are not
         record["strategies"] = read_json(args.output)["strategies"]
     for name in args.strategies or (KMEANS, *STRATEGIES):
-        record["strategies"][name] = in_own_process(args, name)
+        record["strategies"][name] = {"cpu": record["machine"]["cpu"], **in_own_process(args, name)}
         print(f"{name:<18}", record["strategies"][name], flush=True)
         write_json(args.output, record)
 
@@ -80,7 +80,7 @@ def machine() -> dict:
     cpu = "unknown"
     if Path("/proc/cpuinfo").exists():
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        cpu = models[0].partition(":")[2].strip() if models else cpu
+        cpu = models[0].partition(":")[2].replace("(R)", "").strip() if models else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu,

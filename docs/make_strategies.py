@@ -39,8 +39,8 @@ training passes over the whole data set: a report counts them.
 **Weights.** A strategy marked *weighted* returns a weight for each chosen example. Training on a selection minimises the
 mean of weight times loss. All other strategies return weights of 1.
 
-**Time.** Measured at the size of MNLI, n = {n:,}, d = {d}, k = {k}, m = {m:,}, on given inputs, on one thread of a CPU
-with {cores} cores ([performance.md](performance.md)). A strategy whose present version was not measured has no time here.
+**Time.** Measured at the size of MNLI, n = {n:,}, d = {d}, k = {k}, m = {m:,}, on given inputs, with {cores} cores of the
+CPU that is named ([performance.md](performance.md)). A strategy whose present version was not measured has no time here.
 
 **Many examples.** Embeddings and clusters can be made in shards, on several machines; the files are the same, byte for byte,
 so every strategy chooses the same rows with the same weights. Choosing itself is one process. *Grows with n* says what it
@@ -85,13 +85,17 @@ def _entry(strategy: Strategy, notes: dict, measured: dict | None) -> str:
         "Needs": "; ".join(NEEDS[need].way_out for need in strategy.needs) or "nothing",
         "Flags": "; ".join(f"`--{p.name}` ({p.default}): {p.help}" for p in strategy.parameters.values()),
         "Grows with n": strategy.reads,
-        "Time": f"{measured['seconds']:.2g} s" if measured else "",
+        "Time": f"{_duration(measured['seconds'])} ({measured['cpu']})" if measured else "",
         "Source": strategy.source,
         "Held against the source": strategy.fidelity,
         "Version": strategy.version if strategy.version > 1 else "",
     }
     lines += [f"- {name}: {value}" for name, value in facts.items() if value]
     return "\n".join(lines) + "\n"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 99 else f"{seconds / 60:.1f} min"
 
 
 def _online() -> str:
