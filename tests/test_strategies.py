@@ -20,6 +20,7 @@ from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, q
 from utils.selection.strategies.coverage import herd, lazy_greedy, similarity
 from utils.selection.strategies.graph import message_passing
 from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
+from utils.selection.strategies.ordering import interleave, ranks_within
 from utils.selection.strategies.vectors import unit
 
 NAMES = ("contradiction", "entailment", "neutral")
@@ -574,3 +575,21 @@ def test_selections_survive_the_file(tmp_path):
     assert {p.name: p.default for p in get_strategy("ccs").parameters.values()} == {
         "ccs_beta": None, "score": None, "score_epoch": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_taking_turns_gives_every_group_its_place_in_every_round(seed):
+    rng = np.random.default_rng(seed)
+    groups, priority, share = rng.integers(0, 7, 300), rng.permutation(7), rng.random(7) + 0.1
+    places = [list(np.flatnonzero(groups == group)) for group in range(7)]
+    assert ranks_within(groups).tolist() == [places[group].index(i) for i, group in enumerate(groups)]
+
+    def in_turns(share):
+        keys = {i: ((t + 0.5) / share[g], priority[g]) for g in range(7) for t, i in enumerate(places[g])}
+        return sorted(range(300), key=keys.get)
+
+    assert interleave(groups, priority=priority).tolist() == in_turns(np.ones(7))
+    assert interleave(groups, share=share, priority=priority).tolist() == in_turns(share)
+    for m in (1, 50, 299, 300, 400):
+        assert interleave(groups, m, priority=priority).tolist() == in_turns(np.ones(7))[:m]
+        assert interleave(groups, m, share=share, priority=priority).tolist() == in_turns(share)[:m]

@@ -32,7 +32,7 @@ def diverse(inputs: Inputs, pool: Pool, *, within_cluster: str = "stream") -> Pi
         raise InputError(f"--within_cluster {within_cluster} is unknown; there are stream and nearest")
     rows = pool.by_score(-inputs.clusters.distances) if within_cluster == "nearest" else pool.shuffled()
     own, priority = inputs.clusters.labels[rows], pool.rng.permutation(inputs.clusters.k)
-    return Picks(rows[interleave(own, priority=priority)], ordered=True)
+    return Picks(rows[interleave(own, pool.m, priority=priority)], ordered=True)
 
 
 @strategy(
@@ -71,7 +71,7 @@ def proportional(inputs: Inputs, pool: Pool) -> Picks:
     rows = pool.shuffled()
     own = inputs.clusters.labels[rows]
     sizes, priority = np.bincount(own, minlength=inputs.clusters.k), pool.rng.permutation(inputs.clusters.k)
-    return Picks(rows[interleave(own, share=sizes, priority=priority)])
+    return Picks(rows[interleave(own, pool.m, share=sizes, priority=priority)])
 
 
 @strategy(

@@ -103,7 +103,7 @@ def craig(inputs: Inputs, pool: Pool) -> Picks:
     own = inputs.classes[rows]
     sizes = np.bincount(own)
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    turns = interleave(groups, share=sizes)[: pool.m]
+    turns = interleave(groups, pool.m, share=sizes)
     order, weights = np.empty(pool.m, dtype=np.int64), np.empty(pool.m)
     for label in np.unique(groups[turns]):
         places = groups[turns] == label

@@ -39,7 +39,7 @@ class Pool:
 
     def shuffled(self) -> np.ndarray:
         """The rows in a random order that does not depend on m."""
-        return self.rows[self.rng.permutation(len(self.rows))]
+        return self.rng.permutation(self.rows)
 
     def by_score(self, scores) -> np.ndarray:
         """The rows by scores (n,) of the full split, highest first, ties in random order, NaN last."""
