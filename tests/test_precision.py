@@ -127,6 +127,7 @@ def test_weights_are_cast_once_a_step():
 
 def test_bf16_without_the_instructions_is_float32_with_one_warning(monkeypatch, caplog):
     monkeypatch.setattr(forward, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(forward, "cpu_bf16_time", lambda: 0.5)
     assert choose_precision(torch.device("cpu"), bf16=True).dtype == torch.bfloat16
     assert not caplog.records
     monkeypatch.setattr(forward, "cpu_has_bf16", lambda: False)
@@ -134,6 +135,17 @@ def test_bf16_without_the_instructions_is_float32_with_one_warning(monkeypatch, 
         assert choose_precision(torch.device("cpu"), bf16=True).name == "float32"
         assert choose_precision(torch.device("cpu"), fp16=True).name == "float32"
     assert [r.getMessage().split()[0].strip(":") for r in caplog.records] == ["--bf16", "--fp16"]
+
+
+def test_bf16_that_is_slower_is_said_and_kept(monkeypatch, caplog):
+    monkeypatch.setattr(forward, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(forward, "cpu_bf16_time", lambda: 1.94)
+    assert choose_precision(torch.device("cpu"), bf16=True).name == "bf16"
+    assert "1.9 times as long as in float32" in caplog.text
+
+
+def test_a_product_takes_some_time_in_both_precisions():
+    assert 1e-3 < forward.cpu_bf16_time() < 1e3
 
 
 def test_a_torch_that_cannot_be_asked_has_no_bf16(monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import time
 from dataclasses import dataclass
 
 import torch
@@ -47,14 +48,33 @@ def choose_precision(device: torch.device, *, fp16: bool = False, bf16: bool = F
     elif asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         logger.warning("--bf16 is not supported by this GPU: going on in float32; --fp16 would be faster")
         asked = "float32"
+    elif asked == "bf16" and device.type == "cpu" and (times := cpu_bf16_time()) > 1.2:
+        logger.warning(
+            "--bf16: a matrix product in bfloat16 takes %.1f times as long as in float32 on this CPU; the run goes on in "
+            "bfloat16 and would be faster without the flag", times,
+        )  # fmt: skip
     return Precision(asked, device.type)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether bfloat16 is faster than float32 here: oneDNN and instructions for it (AVX512-BF16 or AMX), as torch says.
-    Without the instructions torch computes in bfloat16 too, more slowly."""
+    """Whether torch finds oneDNN and instructions for bfloat16 (AVX512-BF16 or AMX). Without them it computes in bfloat16
+    too, slowly."""
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent in some versions: then no
     return torch.backends.mkldnn.is_available() and any(getattr(torch.cpu, ask, bool)() for ask in asks)
+
+
+def cpu_bf16_time() -> float:
+    """How long a matrix product takes in bfloat16, in times of float32, measured now (some 20 ms). Some CPUs have the
+    instructions and are slower with them. Only a message depends on it, so that results do not depend on the clock."""
+    least = []
+    for dtype in (torch.bfloat16, torch.float32):
+        matrix, times = torch.ones(512, 512, dtype=dtype), []
+        for _ in range(5):
+            began = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - began)
+        least.append(min(times))
+    return least[0] / least[1]
 
 
 def default_token_budget(classifier: Classifier, device: torch.device, *, training: bool) -> int:
