@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.selection import machine
 from demo.plant import KINDS, SHORTCUTS, Corpus, plant, read_kinds
 from utils.command_line import ArgumentParser, parse_args, positive_int
 from utils.errors import InputError, run_script
@@ -81,7 +82,7 @@ def run_cell(cell: tuple[str, Corpus, Path]) -> None:
         record = {
             "cell": name, "corpus": dataclasses.asdict(corpus), "versions": versions(), "costs": costs,
             "method_versions": {name: STRATEGIES[name].version for name in chosen if name in STRATEGIES},
-            "threads": int(os.environ.get("OMP_NUM_THREADS", 0)), "seconds_of": seconds,
+            "cpu": machine()["cpu"], "threads": int(os.environ.get("OMP_NUM_THREADS", 0)), "seconds_of": seconds,
             "shares": {method: shares_of(by_budget, kinds) for method, by_budget in chosen.items()},
             "seconds": round(time.perf_counter() - began, 1),
         }  # fmt: skip
