@@ -19,6 +19,7 @@ PAGE, FIGURE = DOCS / "planted.md", DOCS / "planted.png"
 COUNTER, WRONG = "counter-example", "mislabelled"
 METHOD, GOAL = "rare", "noise10"
 TOLD = ("counter_heuristic", "bias_reweight", "bias_reweight_rich")  # they are told what the shortcuts are
+FIRST_CPU = "AMD EPYC"  # of the runs whose records do not say
 NAMED = 7  # strategies with a colour of their own in the figure
 EPSILON = 1e-9
 
@@ -29,7 +30,7 @@ This page and its figure are made by `python -m docs.make_planted` from `benchma
 
     python -m benchmarks.planted --output_dir benchmarks/results/planted --jobs 2
 
-which goes on where it was stopped (about {seconds} s for one run on the busy machine that made these).
+which goes on where it was stopped (the mean of one run is {seconds} s; runs were made on {cpus}).
 
 Scores that find the few examples which contradict a shortcut also find wrong labels. Here the answers are known. Each corpus
 ({n:,} generated pairs, `python -m demo.plant`) holds counter-examples to one shortcut, wrong labels, and 2 % copies. Four
@@ -79,6 +80,10 @@ Counter-examples / mislabelled at a budget of 10 %, in %. `encoder alone` and `s
 more weight on what the shallow models get wrong; `the same, equal weights` without that weight.
 
 {factors}
+
+## On another machine
+
+{again}
 """
 
 
@@ -98,13 +103,8 @@ class Results:
     """shares[cell][strategy]: float (seeds, budgets, 2), the share of the counter-examples and of the mislabelled chosen;
     NaN where a corpus holds none of the kind."""
 
-    def __init__(self, folder: Path):
-        found, self.records = (
-            defaultdict(lambda: defaultdict(list)),
-            [read_json(path) for path in sorted(folder.glob("*.json"))],
-        )
-        if not self.records:
-            raise InputError(f"--results_dir {folder}: no results there; run python -m benchmarks.planted first")
+    def __init__(self, paths: list[Path]):
+        found, self.records = defaultdict(lambda: defaultdict(list)), [read_json(path) for path in paths]
         for record in self.records:
             for name, shares in record["shares"].items():
                 values = [[shares[f"{b:g}"][kind] for kind in (COUNTER, WRONG)] for b in BUDGETS]
@@ -114,6 +114,16 @@ class Results:
 
     def cells_of(self, factor: str) -> list[str]:
         return [name for name in cells() if name.endswith(f"_{factor}") and name in self.shares]
+
+    @property
+    def cpus(self) -> list[str]:
+        return sorted({record.get("cpu", FIRST_CPU) for record in self.records})
+
+    def areas(self) -> dict[str, float]:
+        """The mean area of every strategy that is no ablation, best first."""
+        names = [name for name in next(iter(self.shares.values())) if ":" not in name and name != ORACLE]
+        mean = {name: np.mean([area(of[name]).mean() for of in self.shares.values()]) for name in names}
+        return dict(sorted(mean.items(), key=lambda item: -item[1]))
 
 
 def area(shares) -> np.ndarray:
@@ -199,6 +209,22 @@ def factor_table(results: Results) -> str:
     return table(["cell", "seeds", *parts, "most counter-examples of the published", ORACLE], rows)
 
 
+def same_elsewhere(first: Results, second: Results) -> str:
+    """The order of the strategies in the same cells on two machines."""
+    lines, before, after = [], first.areas(), second.areas()
+    for results, areas in ((first, before), (second, after)):
+        best = ", ".join(f"`{name}` {value:.2f}" for name, value in list(areas.items())[:5])
+        lines.append(f"- {' and '.join(results.cpus)}: {best}")
+    apart = np.array([abs(after[name] - value) for name, value in before.items()])
+    same = list(before)[:5] == list(after)[:5]
+    return (
+        f"The cells {', '.join(f'`{name}`' for name in first.shares)} of one seed ran on two kinds of CPU. The five largest "
+        f"areas, without ablations and oracle, stand in {'the same' if same else 'another'} order:\n\n"
+        + "\n".join(lines)
+        + f"\n\nOver all {len(before)} strategies, the two areas are {apart.mean():.3f} apart in the mean, {apart.max():.2f} at most."
+    )
+
+
 def draw(results: Results, path: Path) -> None:
     """One panel a shortcut: counter-examples found against mislabelled taken at 10 %, one mark a strategy."""
     import matplotlib
@@ -224,7 +250,7 @@ def draw(results: Results, path: Path) -> None:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
 
 
-def page(results: Results) -> str:
+def page(results: Results, again: str) -> str:
     first = results.records[0]
     return TEXT.format(
         n=first["corpus"]["n"],
@@ -234,6 +260,8 @@ def page(results: Results) -> str:
         limits=LIMITS,
         goal=goal_table(results),
         all_goal=main_table(results, GOAL),
+        again=again,
+        cpus=" and ".join(results.cpus),
         factors=factor_table(results),
         seconds=f"{np.mean([record['seconds'] for record in results.records]):.0f}",
     )
@@ -242,10 +270,23 @@ def page(results: Results) -> str:
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__, prog="docs.make_planted")
     parser.add_argument("--results_dir", type=Path, default=RESULTS, help="where benchmarks.planted wrote")
+    parser.add_argument(
+        "--again_dir",
+        type=Path,
+        default=RESULTS.with_name("planted_again"),
+        help="some of its cells on another machine",
+    )
     args = parse_args(parser, argv)
-    results = Results(args.results_dir)
+    paths = sorted(args.results_dir.glob("*.json"))
+    if not paths:
+        raise InputError(f"--results_dir {args.results_dir}: no results there; run python -m benchmarks.planted first")
+    repeated = [path for path in sorted(args.again_dir.glob("*.json")) if (args.results_dir / path.name).exists()]
+    again = "This was not tried."
+    if repeated:
+        again = same_elsewhere(Results([args.results_dir / path.name for path in repeated]), Results(repeated))
+    results = Results(paths)
     draw(results, FIGURE)
-    write_text(PAGE, page(results))
+    write_text(PAGE, page(results, again))
     print(f"written: docs/{PAGE.name} and docs/{FIGURE.name}, from {len(results.records)} cells")
 
 
