@@ -75,17 +75,23 @@ def outlook(found: dict) -> str:
     clusters = math.ceil(found["k"] * times)
     choosing = {name: memory(rows[name]) * times for name in ("diverse", "ccs", "cluster_ccs", "importance")}
     worst = max(choosing, key=choosing.get)
-    return (
-        f"**1e9 rows**, at the rates of {int(n):,} rows. The file is {MANY * found['d'] * 2 / 1e9:,.0f} GB in float16. "
+    fit = max(rows[KMEANS]["cpu_seconds"] - rows[ASSIGNMENT]["cpu_seconds"], 0.0)
+    parts = [
+        f"The file is {MANY * found['d'] * 2 / 1e9:,.0f} GB in float16.",
         f"Assignment to {found['k']} clusters takes {hours[ASSIGNMENT]:.1f} hours of one core, so "
-        f"{math.ceil(hours[ASSIGNMENT])} shards of one core take an hour. The fit does not grow, but reads the file twice. `diverse`, `ccs`, "
-        f"`cluster_ccs` and `importance` take {max(hours[name] for name in choosing):.1f} hours at most, in one process "
-        f"that holds numbers for each row: up to {choosing[worst]:,.0f} GB (`{worst}`), so one machine with much memory. "
+        f"{math.ceil(hours[ASSIGNMENT])} shards of one core take an hour.",
+        f"The fit takes {fit:.0f} s of one core at {int(n):,} rows. Its sample does not grow, but it reads the file twice: at "
+        f"the speed of the disk, or {fit * times / 3600:.1f} hours if all of its time were to grow with n.",
+        f"`diverse`, `ccs`, `cluster_ccs` and `importance` take {max(hours[name] for name in choosing):.1f} hours at most, in "
+        f"one process that holds numbers for each row: up to {choosing[worst]:,.0f} GB (`{worst}`), so one machine with much "
+        "memory.",
         f"`semdedup` takes n² / k comparisons: {hours['semdedup'] * times:,.0f} hours with {found['k']} clusters, "
-        f"{hours['semdedup']:.1f} hours with {clusters:,}, and assignment takes {times:,.0f} times as long then, "
-        f"{hours[ASSIGNMENT] * times:,.0f} hours of one core. Texts are read whole: at about 200 bytes a pair and 1e8 pairs "
-        "they take 20 GB on disk and several times that in memory, so a training set of that size would have to be split."
-    )
+        f"{hours['semdedup']:.1f} hours with {clusters:,}; then assignment takes {times:,.0f} times as long, "
+        f"{hours[ASSIGNMENT] * times:,.0f} hours of one core.",
+        "Texts are read whole. At about 200 bytes a pair they take 200 GB on disk and several times that in memory, so a "
+        "training set of that size would have to be split.",
+    ]
+    return f"**1e9 rows**, at the rates of {int(n):,} rows:\n\n" + "\n".join(f"- {part}" for part in parts)
 
 
 def draw(found: dict, path) -> None:

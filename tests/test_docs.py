@@ -82,7 +82,7 @@ def test_every_printed_flag_exists(capsys, monkeypatch):
 def test_the_worked_example_runs_line_by_line(tmp_path):
     (block,) = documents.code(documents.section("README.md", "## From fine-tuning to HANS"), "bash")
     first, *lines = documents.commands(block)
-    assert first == "export OUT=out/example"
+    assert first == "export OUT=$PWD/out/example"
     smaller = {"3000": "640", "500": "48"}  # fewer examples: the commands are what is tested
     for line in lines:
         python, *words = shlex.split(line.replace("$OUT", str(tmp_path)))

@@ -42,7 +42,7 @@ class SlurmSettings:
     slurm_gres: str | None = flag(None, "what a run needs, for example gpu:1 (sbatch --gres)")
     slurm_array_max: int | None = flag(None, "runs at a time (default: as many as Slurm starts)", type=positive_int)
     slurm_options: str | None = flag(
-        None, "further options of sbatch in one text, for example '--account=nlp --mem=16G'"
+        None, "further options of sbatch in one text, with a =: --slurm_options='--account=nlp --mem=16G'"
     )
 
     def options(self) -> list[str]:
