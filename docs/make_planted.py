@@ -221,13 +221,26 @@ def same_elsewhere(first: Results, second: Results) -> str:
     """The order of the strategies in the same cells on two machines."""
     lines, before, after = [], first.areas(), second.areas()
     for results, areas in ((first, before), (second, after)):
-        best = ", ".join(f"`{name}` {value:.2f}" for name, value in list(areas.items())[:5])
+        best = ", ".join(f"`{name}` {value:.3f}" for name, value in list(areas.items())[:5])
         lines.append(f"- {' and '.join(results.cpus)}: {best}")
+    best = {*list(before)[:5], *list(after)[:5]}
+    swapped = [
+        (max(before[a] - before[b], after[b] - after[a]), a, b)
+        for a in before
+        for b in before
+        if best & {a, b} and before[a] > before[b] and after[a] < after[b]
+    ]
+    changes = "in the same order on both."
+    if swapped:
+        names = sorted({name for _, *pair in swapped for name in pair})
+        changes = (
+            f"in the same order on both, but for {', '.join(f'`{name}`' for name in names)}: those of them that change places "
+            f"are at most {max(swapped)[0]:.3f} apart."
+        )
     apart = np.array([abs(after[name] - value) for name, value in before.items()])
-    same = list(before)[:5] == list(after)[:5]
     return (
         f"The cells {', '.join(f'`{name}`' for name in first.shares)} of one seed ran on two kinds of CPU. The five largest "
-        f"areas, without ablations and oracle, stand in {'the same' if same else 'another'} order:\n\n"
+        f"areas, without ablations and oracle, stand {changes}\n\n"
         + "\n".join(lines)
         + f"\n\nOver all {len(before)} strategies, the two areas are {apart.mean():.3f} apart in the mean, {apart.max():.2f} at most."
     )
