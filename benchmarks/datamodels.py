@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Do scores of training examples predict what retraining without them does? The linear datamodeling score.
+
+  python -m benchmarks.datamodels --model_name_or_path MODEL --data_dir $GLUE_DIR/MNLI --output_dir $OUT/datamodels --jobs 2
+
+Draws a pool of training examples, trains on random halves of it, and asks every score which halves give the better model.
+Of a half S and a dev example z, the measurement is the margin log p(y) - log(1 - p(y)) of z after training on S, and the
+prediction is the sum of the scores of S. A score that depends on z (tracin, rds) has a prediction for each z, any other one
+has the same for all. Two columns:
+
+  each example  rank correlation of prediction and measurement over the halves, averaged over z (Park et al. 2023,
+                arXiv 2303.14186, section 2)
+  whole set     the same of the mean prediction and the mean margin of all z
+
+with 95 % intervals: percentile bootstrap over the halves. Scores are those of the strategies, higher = chosen first, so a
+negative number means that what a strategy chooses first makes the model worse. They come from one proxy run on the pool.
+Every other flag is run_glue.py's and goes to every run. A command that was stopped is repeated and goes on. Writes
+--output (JSON) and prints the table.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.selection import machine
+from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.errors import InputError, RunFailed, run_script
+from utils.files import folder_lock, read_json, write_json
+from utils.flags import (
+    DataSettings,
+    DeviceSettings,
+    ModelSettings,
+    OutputSettings,
+    RunSettings,
+    SourceSettings,
+    StageSettings,
+    TrainingSettings,
+    name_data,
+)
+from utils.run_directory import RESULTS_FILE
+from utils.settings import add_flags, settings_from, words_of
+from utils.sweep.plan import DECIDED
+
+ROOT = Path(__file__).resolve().parent.parent
+# Strategies whose scores do not depend on the dev example.
+SCORED = ("el2n", "grand", "forgetting", "ambiguous", "hard", "loss", "aum", "entropy", "rare")
+RANDOM, TRACIN, RDS = "random", "tracin", "rds"
+RESAMPLES = 500
+SMALLEST_P = 1e-6  # predictions_*.tsv has six decimals
+SEED = 0  # of the halves, the proxy run, and the bootstrap
+
+
+def linear_datamodeling_score(scores, members, margins, *, resamples: int = RESAMPLES) -> dict:
+    """scores: float (n,) or (n, z); members: bool (halves, n), what each half holds; margins: float (halves, z).
+
+    Returns {"each example": [mean, low, high], "whole set": [correlation, low, high]}.
+    """
+    import numpy as np
+
+    predicted = members.astype(np.float64) @ np.asarray(scores, dtype=np.float64).reshape(len(members[0]), -1)
+    rng, rows = np.random.default_rng(SEED), np.arange(len(members))
+    draws = [rows, *(rng.choice(rows, len(rows)) for _ in range(resamples))]
+    found = np.array([_correlations(predicted[draw], margins[draw]) for draw in draws])
+    low, high = np.nanquantile(found[1:], (0.025, 0.975), axis=0) if resamples else found[[0, 0]]
+    named = zip(("each example", "whole set"), found[0], low, high, strict=True)
+    return {name: [round(float(value), 4) for value in values] for name, *values in named}
+
+
+def _correlations(predicted, margins) -> tuple[float, float]:
+    """Mean over examples of the rank correlation over halves (rows); the rank correlation of the means."""
+    import numpy as np
+
+    each = _rank_correlation(predicted, margins)
+    each = each[~np.isnan(each)].sum() / max((~np.isnan(each)).sum(), 1)
+    whole = _rank_correlation(predicted.mean(1, keepdims=True), margins.mean(1, keepdims=True))[0]
+    return float(each), float(whole)
+
+
+def _rank_correlation(first, second):
+    """float (z,): Spearman's correlation of each column; NaN where a column is constant. first may have one column."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(values, axis=0) for values in (first, second))
+    first, second = first - first.mean(0), second - second.mean(0)
+    with np.errstate(invalid="ignore"):
+        return (first * second).sum(0) / np.sqrt((first**2).sum(0) * (second**2).sum(0))
+
+
+class Experiment:
+    """One --output_dir: the pool, its halves, the runs on them, the scores of its examples."""
+
+    def __init__(self, run: RunSettings, pool_size: int, halves: int):
+        from utils.data.sources import open_data
+        from utils.sweep.pool import make_pool
+
+        self.out, self.halves = Path(run.output_dir), halves
+        data = open_data(run, cache_dir=run.cache_dir)
+        self._check_folder(run, data, pool_size)
+        self.run = make_pool(data, run, pool_size, self.out / "pool")
+        self.data = open_data(self.run, cache_dir=run.cache_dir)
+        self.train, self.dev = self.data.load("train"), next(iter(self.data.task.dev))
+
+    def _check_folder(self, run: RunSettings, data, pool_size: int) -> None:
+        flags = [*self._words(run), "--pool_size", str(pool_size)]
+        identity = {"flags": flags, "fingerprint": data.load("train").fingerprint}
+        path = self.out / "experiment.json"
+        if path.exists() and read_json(path) != identity:
+            raise InputError(
+                f"--output_dir {self.out} holds another experiment; repeat its flags or give another folder"
+            )
+        write_json(path, identity)
+
+    @staticmethod
+    def _words(run: RunSettings) -> list[str]:
+        kinds = (ModelSettings, SourceSettings, DataSettings, DeviceSettings, StageSettings, TrainingSettings)
+        return words_of(run, *kinds, OutputSettings, leave_out=DECIDED)
+
+    def members(self):
+        """bool (halves, n): what each half holds. More halves leave the earlier ones as they are."""
+        import numpy as np
+
+        members = np.zeros((self.halves, len(self.train)), dtype=bool)
+        for half in range(self.halves):
+            members[half, np.random.default_rng([SEED, half]).permutation(len(self.train))[: len(self.train) // 2]] = (
+                True
+            )
+        return members
+
+    def retrain(self, jobs: int) -> None:
+        """One run on each half; the seed of a run is its number."""
+        import numpy as np
+        from tqdm import tqdm
+
+        from utils.selection.selection import Selection
+        from utils.sweep.jobs import Command, Job, run_jobs
+
+        todo = []
+        for half, chosen in enumerate(self.members()):
+            folder, path = self.out / "runs" / f"{half}", self.out / "halves" / f"{half}.npz"
+            words = ["--do_train", "--do_eval", *self._words(self.run), "--seed", f"{half}", "--selection", f"{path}"]
+            command = Command("run_glue", (*words, "--output_dir", f"{folder}"), folder / RESULTS_FILE)
+            if not command.done.exists():
+                rows = np.flatnonzero(chosen)
+                about = {"method": "random half", "half": half}
+                n, fingerprint = len(self.train), self.train.fingerprint
+                path.parent.mkdir(exist_ok=True)
+                Selection(rows, np.ones(len(rows)), n, fingerprint, provenance=about).save(path)
+                todo.append(Job(f"{half}", folder, (command,), 1.0, remove=(folder / "model.safetensors",)))
+        with tqdm(total=len(todo), desc="retraining", unit=" run", disable=not todo) as bar:
+            failed = run_jobs(todo, devices=[None] * jobs, threads=1, on_end=lambda job, failed: bar.update())
+        if failed:
+            name, why = next(iter(failed.items()))
+            raise RunFailed(f"{len(failed)} runs failed, half {name} among them: {why}. Repeat the command")
+
+    def margins(self):
+        """float (halves, z) margins of the dev examples that every run was evaluated on, and their rows (z,)."""
+        import numpy as np
+
+        found, rows = [], None
+        for half in range(self.halves):
+            path = self.out / "runs" / f"{half}" / f"predictions_{self.dev}.tsv"
+            header, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+            own = [int(line[0]) for line in lines]
+            if rows not in (None, own):
+                raise InputError(f"{path}: other dev examples than in the other runs")
+            rows = own
+            gold = np.array([float(line[header.index(f"p_{line[1]}")]) for line in lines])
+            gold = np.clip(gold, SMALLEST_P, 1 - SMALLEST_P)
+            found.append(np.log(gold) - np.log1p(-gold))
+        return np.stack(found), np.array(rows)
+
+    def scores(self, rows) -> dict:
+        """By name: scores float (n,), or (n, z) of those that look at the dev examples `rows` (z,)."""
+        import numpy as np
+
+        from utils.selection.ingredients import InputMaker, MakerSettings
+        from utils.selection.strategies import NEEDS, get_strategy, load_inputs, select
+        from utils.selection.strategies.gradients import errors
+        from utils.selection.strategies.vectors import unit
+
+        n, facts = len(self.train), {"seed": SEED, "n": len(self.train), "fingerprint": self.train.fingerprint}
+        settings = dataclasses.replace(self.run, output_dir=str(self.out))
+        found = {RANDOM: np.random.default_rng(SEED).normal(size=n)}
+        for name in SCORED:
+            maker = InputMaker(settings, MakerSettings(), **facts)
+            files = maker.fill_in([NEEDS[need] for need in get_strategy(name).needs])
+            found[name] = select(name, load_inputs(self.train, **files), n, SEED).scores
+        maker = InputMaker(settings, MakerSettings(), **facts)
+        model = maker.proxy_run()
+        folders = {split: self._features(model, split) for split in ("train", self.dev)}
+        inputs = load_inputs(self.train, gradient_path=[folders["train"]], target_path=[folders[self.dev]])
+        own, wanted = inputs.checkpoints[0], inputs.target[0]
+        own_vectors, vectors = np.asarray(own.embeddings), np.asarray(wanted.embeddings)[rows]
+        error = errors(own.logits, inputs.classes) @ errors(wanted.logits, wanted.gold)[rows].T
+        found[TRACIN] = error * (own_vectors @ vectors.T + 1)
+        found[RDS] = unit(own_vectors) @ unit(vectors).T
+        return found
+
+    def _features(self, model: Path, split: str) -> str:
+        """The folder with the classifier's inputs and the logits of a split, made once."""
+        folder = self.out / "features" / split
+        if not folder.exists():
+            words = words_of(self.run, SourceSettings, DataSettings, DeviceSettings)
+            words += ["--pooling", "pooler", "--logits", "--split", split, "--output_dir", str(folder)]
+            script = [sys.executable, str(ROOT / "get_embeddings.py"), "--model_name_or_path", str(model)]
+            if status := subprocess.run([*script, *words]).returncode:
+                raise RunFailed(f"get_embeddings.py ended with status {status}; its own message is above")
+        return str(folder)
+
+
+def table(found: dict) -> str:
+    """Best first, by the column `each example`."""
+    lines = ["| score | each example | whole set |", "|---|---|---|"]
+    for name, by in sorted(found.items(), key=lambda item: -item[1]["each example"][0]):
+        cells = [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in by.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(argv=None) -> None:
+    parser = ArgumentParser(description=__doc__, prog="benchmarks.datamodels")
+    parser.add_argument("--pool_size", type=positive_int, default=3200, help="training examples of the pool")
+    parser.add_argument("--halves", type=positive_int, default=100, help="random halves to train on")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time, of one thread each")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "datamodels.json")
+    add_flags(parser, RunSettings, required=("output_dir",), fold=True)
+    args = parse_args(parser, argv)
+    name_data(args, "MNLI")
+    run = settings_from(RunSettings, args)
+    with folder_lock(Path(run.output_dir)):
+        experiment = Experiment(run, args.pool_size, args.halves)
+        experiment.retrain(args.jobs)
+        members, (margins, rows) = experiment.members(), experiment.margins()
+        scores = experiment.scores(rows)
+    found = {name: linear_datamodeling_score(own, members, margins) for name, own in scores.items()}
+    facts = {"pool": args.pool_size, "halves": args.halves, "dev_examples": len(rows), "machine": machine()}
+    write_json(args.output, {**facts, "arguments": vars(args) | {"output": str(args.output)}, "scores": found})
+    print(table(found))
+    print(f"written: {args.output}")
+
+
+if __name__ == "__main__":
+    run_script(main)
