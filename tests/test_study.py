@@ -1,0 +1,41 @@
+"""The study's own arms: variants of strategies, in a plugin."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.conformance.test_coverage import cloud, inputs_of
+from utils.selection.strategies import STRATEGIES, select
+from utils.selection.strategies.registry import load_plugin
+
+
+@pytest.fixture
+def arms():
+    load_plugin(tiny.ROOT / "study" / "arms.py")
+    yield
+    for name in ("ambiguous_mixed", "hard_balanced"):
+        STRATEGIES.pop(name, None)
+
+
+def test_the_arms_are_variants_of_strategies(arms):
+    inputs = inputs_of(cloud(300, 4, 0))
+    mixed = select("ambiguous_mixed", inputs, 30, 0).indices
+    assert set(mixed) == set(select("ambiguous", inputs, 30, 0, mix_easy=0.1).indices)
+    balanced = select("hard_balanced", inputs, 30, 0).indices
+    whole, chosen = (np.bincount(inputs.labels[rows], minlength=3) for rows in (slice(None), balanced))
+    assert np.abs(chosen - whole / 10).max() < 1
+    hardest = select("hard", inputs, 300, 0).indices
+    for label in range(3):
+        own = [row for row in hardest if inputs.labels[row] == label][: chosen[label]]
+        assert set(own) == set(balanced[inputs.labels[balanced] == label])
+
+
+def test_the_script_names_flags_that_exist(tmp_path):
+    text = (tiny.ROOT / "study" / "run.sh").read_text()
+    assert shutil.which("bash") and subprocess.run(["bash", "-n", tiny.ROOT / "study" / "run.sh"]).returncode == 0
+    words = text.split("arms=")[1].split('"')[1].split()
+    schemes = {"rs2", "poe", "ambiguous_mixed", "hard_balanced"}
+    assert len(words) == 16 and not set(words) - set(STRATEGIES) - schemes
