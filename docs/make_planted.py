@@ -52,11 +52,22 @@ seed 0. These are not in the results: all seeds here are others.
 ## The goal: a tenth of the data, 2 % counter-examples, 10 % wrong labels
 
 `rare` multiplies the label's probability after two epochs of an encoder by the squared error of shallow models of the words
-([strategies.md](strategies.md)). It costs the proxy run, {cost} epochs; with `--cross_fitted` two runs on halves, 5.7. The best published score is read at the same share of mislabelled
-examples, on straight lines between its budgets; `counter_heuristic`, `bias_reweight` and `bias_reweight_rich` are told the
+([strategies.md](strategies.md)). It costs the proxy run, {cost} epochs; with `--cross_fitted` two runs on halves, 5.7. The best
+published score is read at the same share of mislabelled examples, on straight lines between its budgets; `counter_heuristic`, `bias_reweight` and `bias_reweight_rich` are told the
 shortcuts and do not count.
 
 {goal}
+
+With `--cross_fitted`:
+
+{crossed}
+
+The same with `--crossfit_weight 1`, where all examples weigh alike:
+
+{equal}
+
+So no form of `rare` finds twice as many as the best published score for every shortcut. At the same share of mislabelled
+examples, all three find more than it, or as many. The cross-fitted forms take fewer wrong labels, and spread less over corpora.
 
 ![Counter-examples found against mislabelled taken](planted.png)
 
@@ -87,9 +98,10 @@ more weight on what the shallow models get wrong; `the same, equal weights` with
 """
 
 
-LIMITS = """- Cross-fitting on halves finds fewer counter-examples than the plain proxy run: each half holds half of the rare examples to
-  learn from, and after two epochs few wrong labels are known by heart. Where an encoder does know them by heart (more epochs,
-  a larger learning rate), the plain form takes them for rare; `--cross_fitted` is for that.
+LIMITS = """- In three of the twelve corpora with 10 % noise, the plain form takes 19, 42 and 53 % of the wrong labels, and in a fourth one
+  (`negation`, seed 3) it finds 2 % of the counter-examples: the encoder of a proxy run is one draw. `--cross_fitted` has two
+  encoders, neither of which has seen the label that it judges. In exchange, each has only half of the rare examples to learn
+  from.
 - A counter-example that the encoder has not learnt is not found: role swaps with full overlap are the hardest here.
 - Scores that ignore the gold label (`entropy`, `margin`, `least_confidence`) take about as many wrong labels as a random draw
   does, and so does `ambiguous` as long as the encoder has not learnt them. On these corpora, whose pairs an encoder learns
@@ -160,13 +172,13 @@ def table(header: list[str], rows: list[list]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def goal_table(results: Results) -> str:
-    """Of each shortcut: what `rare` finds, the best published score at the same share of mislabelled, the oracle; and for how
-    many shortcuts that is twice as much, or most counter-examples with few mislabelled."""
+def goal_table(results: Results, form: str = METHOD) -> str:
+    """Of each shortcut: what this form of `rare` finds, the best published score at the same share of mislabelled, the oracle;
+    and for how many shortcuts that is twice as much, or most counter-examples with few mislabelled."""
     rows, twice, most, named = [], 0, 0, results.cells_of(GOAL)
     for cell in named:
         of, at = results.shares[cell], BUDGETS.index(0.1)
-        own = of[METHOD][:, at]
+        own = of[form][:, at]
         found, wrong = own.mean(0)
         best = max((name for name in of if is_published(name)), key=lambda name: found_at(of[name], wrong))
         other, oracle = found_at(of[best], wrong), of[ORACLE][:, at, 0].mean()
@@ -280,6 +292,8 @@ def page(results: Results, again: str) -> str:
         cost=results.costs[METHOD],
         limits=LIMITS,
         goal=goal_table(results),
+        crossed=goal_table(results, f"{METHOD}: cross-fitted"),
+        equal=goal_table(results, f"{METHOD}: the same, equal weights"),
         all_goal=main_table(results, GOAL),
         again=again,
         cpus=" and ".join(results.cpus),
