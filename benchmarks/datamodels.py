@@ -5,14 +5,15 @@
 
 Draws a pool of training examples, trains on random halves of it, and asks every score which halves give the better model.
 Of a half S and a dev example z, the measurement is the margin log p(y) - log(1 - p(y)) of z after training on S, and the
-prediction is the sum of the scores of S. A score that depends on z (tracin, rds) has a prediction for each z, any other one
-has the same for all. Two columns:
+prediction is the sum of the scores of S. A score that depends on z has a prediction for each z, any other one has the same
+for all. `tracin` is the product of the gradients of the classifier layer; `similarity` is the cosine of its inputs. Two columns:
 
   each example  rank correlation of prediction and measurement over the halves, averaged over z (Park et al. 2023,
                 arXiv 2303.14186, section 2)
   whole set     the same of the mean prediction and the mean margin of all z
 
-with 95 % intervals: percentile bootstrap over the halves. Scores are those of the strategies, higher = chosen first, so a
+with 95 % intervals: percentile bootstrap over the halves. Each half is trained on once, with a seed of its own (Park et al.
+average several runs), so the noise of training lowers all numbers alike. The other scores are those of the strategies, higher = chosen first, so a
 negative number means that what a strategy chooses first makes the model worse. They come from one proxy run on the pool.
 Every other flag is run_glue.py's and goes to every run. A command that was stopped is repeated and goes on. Writes
 --output (JSON) and prints the table.
@@ -47,7 +48,7 @@ from utils.sweep.plan import DECIDED
 ROOT = Path(__file__).resolve().parent.parent
 # Strategies whose scores do not depend on the dev example.
 SCORED = ("el2n", "grand", "forgetting", "ambiguous", "hard", "loss", "aum", "entropy", "rare")
-RANDOM, TRACIN, RDS = "random", "tracin", "rds"
+RANDOM, TRACIN, SIMILARITY = "random", "tracin", "similarity"
 RESAMPLES = 500
 SMALLEST_P = 1e-6  # predictions_*.tsv has six decimals
 SEED = 0  # of the halves, the proxy run, and the bootstrap
@@ -56,17 +57,21 @@ SEED = 0  # of the halves, the proxy run, and the bootstrap
 def linear_datamodeling_score(scores, members, margins, *, resamples: int = RESAMPLES) -> dict:
     """scores: float (n,) or (n, z); members: bool (halves, n), what each half holds; margins: float (halves, z).
 
-    Returns {"each example": [mean, low, high], "whole set": [correlation, low, high]}.
+    Returns {"each example": [mean, low, high], "whole set": [correlation, low, high]}, None where nothing varies.
     """
     import numpy as np
 
-    predicted = members.astype(np.float64) @ np.asarray(scores, dtype=np.float64).reshape(len(members[0]), -1)
+    scores = np.asarray(scores, dtype=np.float64).reshape(len(members[0]), -1)
+    predicted = np.round(members.astype(np.float64) @ (scores - scores.mean(0)), 9)  # equal scores give equal sums
     rng, rows = np.random.default_rng(SEED), np.arange(len(members))
     draws = [rows, *(rng.choice(rows, len(rows)) for _ in range(resamples))]
     found = np.array([_correlations(predicted[draw], margins[draw]) for draw in draws])
-    low, high = np.nanquantile(found[1:], (0.025, 0.975), axis=0) if resamples else found[[0, 0]]
-    named = zip(("each example", "whole set"), found[0], low, high, strict=True)
-    return {name: [round(float(value), 4) for value in values] for name, *values in named}
+    table = {}
+    for name, (value, *resampled) in zip(("each example", "whole set"), found.T, strict=True):
+        known = np.array(resampled)[~np.isnan(resampled)]
+        ends = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
+        table[name] = [None if np.isnan(number) else round(float(number), 4) for number in (value, *ends)]
+    return table
 
 
 def _correlations(predicted, margins) -> tuple[float, float]:
@@ -74,7 +79,7 @@ def _correlations(predicted, margins) -> tuple[float, float]:
     import numpy as np
 
     each = _rank_correlation(predicted, margins)
-    each = each[~np.isnan(each)].sum() / max((~np.isnan(each)).sum(), 1)
+    each = each[~np.isnan(each)].mean() if not np.isnan(each).all() else np.nan
     whole = _rank_correlation(predicted.mean(1, keepdims=True), margins.mean(1, keepdims=True))[0]
     return float(each), float(whole)
 
@@ -99,6 +104,10 @@ class Experiment:
 
         self.out, self.halves = Path(run.output_dir), halves
         data = open_data(run, cache_dir=run.cache_dir)
+        if data.task.regression or not data.task.dev:
+            raise InputError("this benchmark needs classes, and a dev set or --validation_file")
+        if pool_size > (n := len(data.load("train"))):
+            raise InputError(f"--pool_size {pool_size}: the data has {n} training examples")
         self._check_folder(run, data, pool_size)
         self.run = make_pool(data, run, pool_size, self.out / "pool")
         self.data = open_data(self.run, cache_dir=run.cache_dir)
@@ -178,7 +187,7 @@ class Experiment:
         import numpy as np
 
         from utils.selection.ingredients import InputMaker, MakerSettings
-        from utils.selection.strategies import NEEDS, get_strategy, load_inputs, select
+        from utils.selection.strategies import NEEDS, Inputs, get_strategy, load_inputs, select
         from utils.selection.strategies.gradients import errors
         from utils.selection.strategies.vectors import unit
 
@@ -186,8 +195,10 @@ class Experiment:
         settings = dataclasses.replace(self.run, output_dir=str(self.out))
         found = {RANDOM: np.random.default_rng(SEED).normal(size=n)}
         for name in SCORED:
-            maker = InputMaker(settings, MakerSettings(), **facts)
-            files = maker.fill_in([NEEDS[need] for need in get_strategy(name).needs])
+            needs = [NEEDS[need] for need in get_strategy(name).needs]
+            if not all(need.flags or need.make or need.present(Inputs.of(self.train)) for need in needs):
+                continue  # texts that are no pairs, for example
+            files = InputMaker(settings, MakerSettings(), **facts).fill_in(needs)
             found[name] = select(name, load_inputs(self.train, **files), n, SEED).scores
         maker = InputMaker(settings, MakerSettings(), **facts)
         model = maker.proxy_run()
@@ -197,26 +208,25 @@ class Experiment:
         own_vectors, vectors = np.asarray(own.embeddings), np.asarray(wanted.embeddings)[rows]
         error = errors(own.logits, inputs.classes) @ errors(wanted.logits, wanted.gold)[rows].T
         found[TRACIN] = error * (own_vectors @ vectors.T + 1)
-        found[RDS] = unit(own_vectors) @ unit(vectors).T
+        found[SIMILARITY] = unit(own_vectors) @ unit(vectors).T
         return found
 
     def _features(self, model: Path, split: str) -> str:
-        """The folder with the classifier's inputs and the logits of a split, made once."""
+        """The folder with the classifier's inputs and the logits of a split. The script keeps what is there."""
         folder = self.out / "features" / split
-        if not folder.exists():
-            words = words_of(self.run, SourceSettings, DataSettings, DeviceSettings)
-            words += ["--pooling", "pooler", "--logits", "--split", split, "--output_dir", str(folder)]
-            script = [sys.executable, str(ROOT / "get_embeddings.py"), "--model_name_or_path", str(model)]
-            if status := subprocess.run([*script, *words]).returncode:
-                raise RunFailed(f"get_embeddings.py ended with status {status}; its own message is above")
+        words = words_of(self.run, SourceSettings, DataSettings, DeviceSettings)
+        words += ["--pooling", "pooler", "--logits", "--split", split, "--output_dir", str(folder)]
+        script = [sys.executable, str(ROOT / "get_embeddings.py"), "--model_name_or_path", str(model)]
+        if status := subprocess.run([*script, *words]).returncode:
+            raise RunFailed(f"get_embeddings.py ended with status {status}; its own message is above")
         return str(folder)
 
 
 def table(found: dict) -> str:
     """Best first, by the column `each example`."""
     lines = ["| score | each example | whole set |", "|---|---|---|"]
-    for name, by in sorted(found.items(), key=lambda item: -item[1]["each example"][0]):
-        cells = [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in by.values()]
+    for name, by in sorted(found.items(), key=lambda item: -(item[1]["each example"][0] or 0.0)):
+        cells = ["-" if None in cell else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*cell) for cell in by.values()]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -230,6 +240,11 @@ def main(argv=None) -> None:
     add_flags(parser, RunSettings, required=("output_dir",), fold=True)
     args = parse_args(parser, argv)
     name_data(args, "MNLI")
+    for name in DECIDED:
+        if name not in ("output_dir", "do_train", "do_eval") and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} is not for this benchmark, which decides it for each run")
+    if args.halves < 3:
+        parser.error(f"--halves {args.halves}: a rank correlation needs 3 at least")
     run = settings_from(RunSettings, args)
     with folder_lock(Path(run.output_dir)):
         experiment = Experiment(run, args.pool_size, args.halves)

@@ -149,7 +149,9 @@ def found_at(shares, wrong: float) -> float:
     """The share of the counter-examples that a strategy finds where it takes this share of the mislabelled: on the straight
     lines between its budgets, of the mean over seeds."""
     points = np.concatenate([[[0, 0]], np.maximum.accumulate(shares.mean(0)), [[1, 1]]])
-    return float(np.interp(wrong, points[:, 1] + EPSILON * np.arange(len(points)), points[:, 0]))
+    return float(
+        np.interp(wrong + EPSILON * len(points), points[:, 1] + EPSILON * np.arange(len(points)), points[:, 0])
+    )
 
 
 def is_published(name: str) -> bool:
@@ -232,6 +234,10 @@ def factor_table(results: Results) -> str:
 def same_elsewhere(first: Results, second: Results) -> str:
     """The order of the strategies in the same cells on two machines."""
     lines, before, after = [], first.areas(), second.areas()
+    after = {name: after[name] for name in after if name in before}
+    before = {name: before[name] for name in before if name in after}
+    if not all(np.isfinite([*before.values(), *after.values()])):
+        raise InputError("--again_dir: a cell without wrong labels has no area to compare; leave it out")
     for results, areas in ((first, before), (second, after)):
         best = ", ".join(f"`{name}` {value:.3f}" for name, value in list(areas.items())[:5])
         lines.append(f"- {' and '.join(results.cpus)}: {best}")

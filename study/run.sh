@@ -4,39 +4,49 @@
 #   export MODEL=... MNLI_DIR=... HANS_DIR=... OUT=...            # a checkpoint, GLUE's layout, HANS, an empty folder
 #   study/run.sh tune                                             # learning rates, random choices, on a tenth of train
 #   export LEARNING_RATE=...                                      # the best of them
-#   study/run.sh main 0 1 2                                       # every arm at 10 %, these seeds; then 3 4 5 and so on
+#   study/run.sh main 0 1 2                                       # every arm at 10 %, these seeds; then 3 4 5, ...
 #   study/run.sh curve 0 1 2 3 4                                  # random at 5 to 100 %
 #   study/run.sh thirty 0 1 2 3 4                                 # six arms at 30 %
 #   python report.py $OUT/main-0                                  # and so on; rows are collected in study/results.csv
 #
 # The inputs of the arms (proxy run, embeddings, clusters) are made once for each folder, with the first of its seeds.
-# MORE holds further flags, for example MORE="--bf16 --jobs 2".
+# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time.
 set -euo pipefail
+case ${1:-} in
+  tune | main | curve | thirty) part=$1 && shift ;;
+  *) echo "study/run.sh: the parts are tune, main, curve and thirty, not '${1:-}'" >&2 && exit 2 ;;
+esac
+OUT=$(realpath -m "${OUT:?name an empty folder}") MNLI_DIR=$(realpath "$MNLI_DIR") HANS_DIR=$(realpath "$HANS_DIR")
+[ -e "$MODEL" ] && MODEL=$(realpath "$MODEL")
 cd "$(dirname "$0")/.."
-part=$1
-shift
-split=${OUT:?name an empty folder}/split
+split=$OUT/split
+source=$(sha256sum < "$MNLI_DIR/train.tsv")
 
+# Pairs with one premise stay together: every second premise (of train: every tenth, every twentieth) in turn.
+by_premise() { # FILE TURNS WANTED...: the header, and the pairs of premises whose turn is wanted
+  awk -F '\t' -v turns="$2" -v wanted=" $3 " \
+    'NR == 1 || (($9 in turn ? turn[$9] : turn[$9] = n++ % turns) >= 0 && index(wanted, " " turn[$9] " "))' "$1"
+}
+
+if [ -e "$split/done" ] && [ "$(cat "$split/done")" != "$source" ]; then
+  echo "study/run.sh: $split was made from another train.tsv; give another OUT" >&2 && exit 2
+fi
 if [ ! -e "$split/done" ]; then
-  # Dev pairs by turns: one half is evaluated on, the other half is what rds looks for. A tenth of train for tuning.
+  # One half of the dev pairs is evaluated on; 1,000 of the other half are what rds looks for. A tenth of train is for tuning.
   mkdir -p "$split/study" "$split/target" "$split/tune"
   cp "$MNLI_DIR/train.tsv" "$split/study/train.tsv"
   for dev in dev_matched dev_mismatched; do
-    awk 'NR == 1 || NR % 2 == 0' "$MNLI_DIR/$dev.tsv" > "$split/study/$dev.tsv"
-    awk 'NR == 1 || (NR % 2 == 1 && n++ < 1000)' "$MNLI_DIR/$dev.tsv" > "$split/target/$dev.tsv"
+    by_premise "$MNLI_DIR/$dev.tsv" 2 "0" > "$split/study/$dev.tsv"
+    by_premise "$MNLI_DIR/$dev.tsv" 2 "1" | awk 'NR <= 1001' > "$split/target/$dev.tsv"
   done
-  awk 'NR == 1 || NR % 10 != 0' "$MNLI_DIR/train.tsv" > "$split/tune/train.tsv"
-  # The tuning folder's dev files are two halves of the held-out tenth, in the columns of a dev file.
-  for half in 0 1; do
-    name=$([ "$half" = 0 ] && echo dev_matched || echo dev_mismatched)
-    awk -F '\t' -v OFS='\t' -v half="$half" 'NR == 1 || (NR % 10 == 0 && NR % 20 == 10 * half)' "$MNLI_DIR/train.tsv" \
-      > "$split/tune/$name.tsv"
-  done
-  touch "$split/done"
+  by_premise "$MNLI_DIR/train.tsv" 20 "1 2 3 4 5 6 7 8 9 11 12 13 14 15 16 17 18 19" > "$split/tune/train.tsv"
+  by_premise "$MNLI_DIR/train.tsv" 20 "0" > "$split/tune/dev_matched.tsv"
+  by_premise "$MNLI_DIR/train.tsv" 20 "10" > "$split/tune/dev_mismatched.tsv"
+  echo "$source" > "$split/done"
 fi
 
 common="--model_name_or_path $MODEL --task_name MNLI --max_seq_length 128 --per_device_train_batch_size 32
-  --warmup_ratio 0.1 --num_train_epochs 3 --logging_steps 500 --save_steps 100000 ${MORE:-}"
+  --warmup_ratio 0.1 --num_train_epochs 3 --logging_steps 500 --save_steps 100000 ${DEVICE:-} ${JOBS:+--jobs $JOBS}"
 measured="--data_dir $split/study --max_eval_samples 2000 --hans_dir $HANS_DIR --hans_per_subcase 100"
 arms="random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location rds jtt counter_heuristic rare
   importance rs2 poe hard_balanced"
@@ -51,13 +61,12 @@ case $part in
   main)
     folder=$OUT/main-$1
     sweep="--data_pcts 0.1 --seeds $* $common $measured --learning_rate $LEARNING_RATE --plugin study/arms.py
-      --output_dir $folder"
+      --target_path $folder/target --output_dir $folder"
     python sweep.py --strategies ${arms/rds /} --inputs_only $sweep
-    if [ ! -e "$folder/target" ]; then # rds compares vectors of one model: that of the proxy run
-      python get_embeddings.py --model_name_or_path "$folder/selector/proxy_run" --task_name MNLI \
-        --data_dir "$split/target" --split dev_matched --max_seq_length 128 --output_dir "$folder/target"
-    fi
-    python sweep.py --strategies $arms --target_path "$folder/target" $sweep
+    # rds compares vectors of one model: that of the proxy run.
+    python get_embeddings.py --model_name_or_path "$folder/selector/proxy_run" --task_name MNLI --data_dir "$split/target" \
+      --split dev_matched --max_seq_length 128 ${DEVICE:-} --output_dir "$folder/target"
+    python sweep.py --strategies $arms $sweep
     ;;
   curve)
     python sweep.py --strategies random --data_pcts 0.05 0.1 0.3 0.5 1.0 --seeds "$@" $common $measured \
@@ -66,9 +75,5 @@ case $part in
   thirty)
     python sweep.py --strategies random diverse facility_location el2n ccs rare --data_pcts 0.3 --seeds "$@" $common \
       $measured --learning_rate "$LEARNING_RATE" --output_dir "$OUT/thirty"
-    ;;
-  *)
-    echo "study/run.sh: no part called $part" >&2
-    exit 2
     ;;
 esac

@@ -36,7 +36,14 @@ def test_one_score_for_all_dev_examples_is_scipys_spearman_of_each(halves):
     assert linear_datamodeling_score(score, members, outputs, resamples=20)["whole set"][0] == 1
 
 
-def test_scores_that_know_nothing_have_an_interval_with_zero(halves):
+def test_scores_that_are_all_alike_say_nothing(halves):
+    members, _, outputs = halves
+    for score in (np.zeros(40), np.full(40, 0.1)):
+        found = linear_datamodeling_score(score, members, outputs, resamples=20)
+        assert found == {"each example": [None] * 3, "whole set": [None] * 3}
+
+
+def test_scores_that_know_nothing_are_near_zero(halves):
     members, _, outputs = halves
     for seed in range(5):
         noise = np.random.default_rng(seed + 1).normal(size=(40, 5))
@@ -92,4 +99,9 @@ def test_a_small_experiment_goes_on_and_refuses_other_flags(tmp_path, capsys):
 
     with pytest.raises(InputError, match="holds another experiment"):
         run("--halves", 3, "--warmup_ratio", 0.1)
+    with pytest.raises(InputError, match="--pool_size 500: the data has 60"):
+        run("--halves", 3, "--pool_size", 500)
+    for more in (("--halves", 2), ("--objective", "poe")):
+        with pytest.raises(SystemExit):
+            run(*more)
     capsys.readouterr()

@@ -126,7 +126,7 @@ def test_area_and_trade_off_of_chance_and_of_the_best():
     np.testing.assert_allclose(make_planted.area(chance), 0.5)
     np.testing.assert_allclose(make_planted.area(best), 1.0)
     assert make_planted.found_at(chance, 0.05) == pytest.approx(0.05)
-    assert make_planted.found_at(best, 0.0) == 0.0 and make_planted.found_at(best, 0.5) == pytest.approx(1.0)
+    assert make_planted.found_at(best, 0.0) == pytest.approx(1.0) == make_planted.found_at(best, 0.5)
 
 
 def test_a_cell_that_is_done_is_not_done_again(tmp_path, capsys):

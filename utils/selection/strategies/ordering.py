@@ -10,7 +10,7 @@ def quotas(counts, m: int) -> np.ndarray:
     (sum(counts) / min(counts)); closer together the method may take one back (the Alabama paradox).
     """
     counts = np.asarray(counts, dtype=np.int64)
-    whole, remainder = np.divmod(counts * m, counts.sum())
+    whole, remainder = np.divmod(counts * m, max(counts.sum(), 1))
     missing = m - whole.sum()
     whole[np.argsort(-remainder, kind="stable")[:missing]] += 1
     return whole

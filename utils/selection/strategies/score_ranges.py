@@ -80,7 +80,7 @@ def cluster_ccs(
     scores = difficulty(inputs, score, score_epoch)
     kept, dropped = _without_hardest(pool.by_score(scores), ccs_beta)
     own, k = inputs.clusters.labels[kept], inputs.clusters.k
-    positive = scores[kept] - min(0.0, float(scores[kept].min()))  # shares need scores of at least 0
+    positive = scores[kept] - float(scores[kept].min(initial=0.0))  # shares need scores of at least 0
     sizes = np.bincount(own, minlength=k)
     means = np.bincount(own, positive, minlength=k) / np.maximum(sizes, 1)
     members = np.split(stable_order(own), np.cumsum(sizes)[:-1])
