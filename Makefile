@@ -1,7 +1,8 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv first.
 PYTHON ?= python3
 BIN = .venv/bin
-OUTPUTS = out
+# Not taken from the environment: users export OUT for folders of their own, and `make clean` removes this one.
+OUT = out
 ROUNDS ?= 1000
 # `make reproduce`: the published table's recipe. GLUE_DIR and HANS_DIR name local data; without them the hub is asked.
 MODEL ?= albert-base-v1
@@ -24,13 +25,13 @@ setup: .venv/.ready  ## virtual environment with the pinned requirements
 	@touch $@
 
 demo: setup  ## the whole story offline: synthetic corpus, tiny ALBERT, result table
-	$(BIN)/python -m demo.run --output_dir $(OUTPUTS)/demo
+	$(BIN)/python -m demo.run --output_dir $(OUT)/demo
 
 reproduce: setup  ## the published table: random shares of MNLI and HANS, beside the published numbers
 	$(BIN)/python sweep.py --strategies random --data_pcts $(SHARES) --seeds $(SEEDS) --model_name_or_path $(MODEL) \
 	  --task_name MNLI $(if $(GLUE_DIR),--data_dir $(GLUE_DIR)/MNLI) --hans_dir $(or $(HANS_DIR),hub) $(RECIPE) \
-	  --output_dir $(OUTPUTS)/reproduce
-	$(BIN)/python report.py $(OUTPUTS)/reproduce --published
+	  --output_dir $(OUT)/reproduce
+	$(BIN)/python report.py $(OUT)/reproduce --published
 
 test: setup  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile  # a process per core, so one thread each
@@ -56,8 +57,8 @@ bench: setup  ## speed, side by side with the Hugging Face Trainer
 	$(BIN)/python -m benchmarks.throughput
 
 faults: setup  ## damage, kill and crowd the scripts ROUNDS times; count how they end
-	$(BIN)/python -m tests.faults.campaign --rounds $(ROUNDS) --output $(OUTPUTS)/faults.json
+	$(BIN)/python -m tests.faults.campaign --rounds $(ROUNDS) --output $(OUT)/faults.json
 
 clean:  ## remove outputs and caches, keep .venv
-	rm -rf $(OUTPUTS) .pytest_cache .ruff_cache
+	rm -rf $(OUT) .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
