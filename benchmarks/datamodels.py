@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Do scores of training examples predict what retraining without them does? The linear datamodeling score.
 
   python -m benchmarks.datamodels --model_name_or_path MODEL --data_dir $GLUE_DIR/MNLI --output_dir $OUT/datamodels --jobs 2
@@ -13,18 +12,15 @@ for all. `tracin` is the product of the gradients of the classifier layer; `simi
   whole set     the same of the mean prediction and the mean margin of all z
 
 with 95 % intervals: percentile bootstrap over the halves. Each half is trained on once, with a seed of its own (Park et al.
-average several runs), so the noise of training lowers all numbers alike. The other scores are those of the strategies, higher = chosen first, so a
-negative number means that what a strategy chooses first makes the model worse. They come from one proxy run on the pool.
+average several runs), so the noise of training lowers all numbers alike. The other scores are those of the strategies. A high
+score means chosen first, so a negative number says that the first choices make the model worse. All scores come from one
+proxy run on the pool.
 Every other flag is run_glue.py's and goes to every run. A command that was stopped is repeated and goes on. Writes
 --output (JSON) and prints the table.
 """
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.selection import machine
 from utils.command_line import ArgumentParser, parse_args, positive_int
@@ -54,45 +50,58 @@ SMALLEST_P = 1e-6  # predictions_*.tsv has six decimals
 SEED = 0  # of the halves, the proxy run, and the bootstrap
 
 
-def linear_datamodeling_score(scores, members, margins, *, resamples: int = RESAMPLES) -> dict:
-    """scores: float (n,) or (n, z); members: bool (halves, n), what each half holds; margins: float (halves, z).
+def linear_datamodeling_scores(scores: dict, members, margins, *, resamples: int = RESAMPLES) -> dict:
+    """scores: by name, float (n,) or (n, z); members: bool (halves, n), what each half holds; margins: float (halves, z).
 
-    Returns {"each example": [mean, low, high], "whole set": [correlation, low, high]}, None where nothing varies.
+    Returns by name {"each example": [mean, low, high], "whole set": [correlation, low, high]}, None where nothing varies.
     """
     import numpy as np
 
-    scores = np.asarray(scores, dtype=np.float64).reshape(len(members[0]), -1)
-    predicted = np.round(members.astype(np.float64) @ (scores - scores.mean(0)), 9)  # equal scores give equal sums
+    predicted = {}
+    for name, own in scores.items():
+        own = np.asarray(own, dtype=np.float64).reshape(len(members[0]), -1)
+        predicted[name] = np.round(members @ (own - own.mean(0)), 9)  # equal scores give equal sums
     rng, rows = np.random.default_rng(SEED), np.arange(len(members))
-    draws = [rows, *(rng.choice(rows, len(rows)) for _ in range(resamples))]
-    found = np.array([_correlations(predicted[draw], margins[draw]) for draw in draws])
-    table = {}
-    for name, (value, *resampled) in zip(("each example", "whole set"), found.T, strict=True):
-        known = np.array(resampled)[~np.isnan(resampled)]
-        ends = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
-        table[name] = [None if np.isnan(number) else round(float(number), 4) for number in (value, *ends)]
-    return table
+    found = {name: [] for name in scores}  # the first draw is the sample itself
+    for draw in (rows, *(rng.choice(rows, len(rows)) for _ in range(resamples))):
+        each, whole = _ranks(margins[draw]), _ranks(margins[draw].mean(1, keepdims=True))
+        for name, own in predicted.items():
+            of_each = _correlation(_ranks(own[draw]), each)
+            of_whole = _correlation(_ranks(own[draw].mean(1, keepdims=True)), whole)
+            known = of_each[~np.isnan(of_each)]
+            found[name].append((known.mean() if len(known) else np.nan, of_whole[0]))
+    return {
+        name: {
+            column: _interval(values)
+            for column, values in zip(("each example", "whole set"), np.array(own).T, strict=True)
+        }
+        for name, own in found.items()
+    }
 
 
-def _correlations(predicted, margins) -> tuple[float, float]:
-    """Mean over examples of the rank correlation over halves (rows); the rank correlation of the means."""
-    import numpy as np
-
-    each = _rank_correlation(predicted, margins)
-    each = each[~np.isnan(each)].mean() if not np.isnan(each).all() else np.nan
-    whole = _rank_correlation(predicted.mean(1, keepdims=True), margins.mean(1, keepdims=True))[0]
-    return float(each), float(whole)
-
-
-def _rank_correlation(first, second):
-    """float (z,): Spearman's correlation of each column; NaN where a column is constant. first may have one column."""
-    import numpy as np
+def _ranks(values):
+    """float (halves, z): the rank of each half in its column, about the mean rank."""
     from scipy.stats import rankdata
 
-    first, second = (rankdata(values, axis=0) for values in (first, second))
-    first, second = first - first.mean(0), second - second.mean(0)
+    ranks = rankdata(values, axis=0)
+    return ranks - ranks.mean(0)
+
+
+def _correlation(first, second):
+    """float (z,): of each column of two arrays of centred ranks; NaN where one is constant. The first may have one column."""
+    import numpy as np
+
     with np.errstate(invalid="ignore"):
         return (first * second).sum(0) / np.sqrt((first**2).sum(0) * (second**2).sum(0))
+
+
+def _interval(values) -> list:
+    """The first value, and the 95 % percentile interval of the others; None where a number is not defined."""
+    import numpy as np
+
+    value, known = values[0], values[1:][~np.isnan(values[1:])]
+    ends = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
+    return [None if np.isnan(number) else round(float(number), 4) for number in (value, *ends)]
 
 
 class Experiment:
@@ -132,11 +141,9 @@ class Experiment:
         """bool (halves, n): what each half holds. More halves leave the earlier ones as they are."""
         import numpy as np
 
-        members = np.zeros((self.halves, len(self.train)), dtype=bool)
-        for half in range(self.halves):
-            members[half, np.random.default_rng([SEED, half]).permutation(len(self.train))[: len(self.train) // 2]] = (
-                True
-            )
+        n, members = len(self.train), np.zeros((self.halves, len(self.train)), dtype=bool)
+        for half, row in enumerate(members):
+            row[np.random.default_rng([SEED, half]).permutation(n)[: n // 2]] = True
         return members
 
     def retrain(self, jobs: int) -> None:
@@ -201,25 +208,14 @@ class Experiment:
             files = InputMaker(settings, MakerSettings(), **facts).fill_in(needs)
             found[name] = select(name, load_inputs(self.train, **files), n, SEED).scores
         maker = InputMaker(settings, MakerSettings(), **facts)
-        model = maker.proxy_run()
-        folders = {split: self._features(model, split) for split in ("train", self.dev)}
-        inputs = load_inputs(self.train, gradient_path=[folders["train"]], target_path=[folders[self.dev]])
+        folders = [maker.gradients(split) for split in ("train", self.dev)]
+        inputs = load_inputs(self.train, gradient_path=folders[:1], target_path=folders[1:])
         own, wanted = inputs.checkpoints[0], inputs.target[0]
         own_vectors, vectors = np.asarray(own.embeddings), np.asarray(wanted.embeddings)[rows]
         error = errors(own.logits, inputs.classes) @ errors(wanted.logits, wanted.gold)[rows].T
         found[TRACIN] = error * (own_vectors @ vectors.T + 1)
         found[SIMILARITY] = unit(own_vectors) @ unit(vectors).T
         return found
-
-    def _features(self, model: Path, split: str) -> str:
-        """The folder with the classifier's inputs and the logits of a split. The script keeps what is there."""
-        folder = self.out / "features" / split
-        words = words_of(self.run, SourceSettings, DataSettings, DeviceSettings)
-        words += ["--pooling", "pooler", "--logits", "--split", split, "--output_dir", str(folder)]
-        script = [sys.executable, str(ROOT / "get_embeddings.py"), "--model_name_or_path", str(model)]
-        if status := subprocess.run([*script, *words]).returncode:
-            raise RunFailed(f"get_embeddings.py ended with status {status}; its own message is above")
-        return str(folder)
 
 
 def table(found: dict) -> str:
@@ -251,7 +247,7 @@ def main(argv=None) -> None:
         experiment.retrain(args.jobs)
         members, (margins, rows) = experiment.members(), experiment.margins()
         scores = experiment.scores(rows)
-    found = {name: linear_datamodeling_score(own, members, margins) for name, own in scores.items()}
+    found = linear_datamodeling_scores(scores, members, margins)
     facts = {"pool": args.pool_size, "halves": args.halves, "dev_examples": len(rows), "machine": machine()}
     write_json(args.output, {**facts, "arguments": vars(args) | {"output": str(args.output)}, "scores": found})
     print(table(found))

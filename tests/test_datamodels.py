@@ -5,8 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.datamodels import linear_datamodeling_score, main
+from benchmarks.datamodels import linear_datamodeling_scores, main
 from tests import tiny
+from utils.errors import InputError
+
+
+def linear_datamodeling_score(score, members, margins, **options):
+    return linear_datamodeling_scores({"it": score}, members, margins, **options)["it"]
 
 
 @pytest.fixture
@@ -56,34 +61,12 @@ def test_a_small_experiment_goes_on_and_refuses_other_flags(tmp_path, capsys):
     tiny.write_config(tmp_path / "model", "bert")
 
     def run(*more):
-        words = [
-            "--config_name",
-            tmp_path / "model",
-            "--tokenizer_name",
-            tmp_path / "model",
-            "--data_dir",
-            tmp_path / "data",
-        ]
-        words += [
-            "--pool_size",
-            30,
-            "--num_train_epochs",
-            2,
-            "--learning_rate",
-            1e-3,
-            "--max_eval_samples",
-            10,
-            "--use_cpu",
-        ]
-        words += [
-            "--output_dir",
-            tmp_path / "out",
-            "--output",
-            tmp_path / "found.json",
-            "--per_device_train_batch_size",
-            8,
-        ]
-        main(list(map(str, [*words, *more])))
+        words = f"--config_name {tmp_path}/model --tokenizer_name {tmp_path}/model --data_dir {tmp_path}/data --pool_size 30 "
+        words += (
+            f"--num_train_epochs 2 --learning_rate 1e-3 --max_eval_samples 10 --use_cpu --output_dir {tmp_path}/out "
+        )
+        words += f"--output {tmp_path}/found.json --per_device_train_batch_size 8"
+        main([*words.split(), *map(str, more)])
         return json.loads((tmp_path / "found.json").read_text())
 
     first = run("--halves", 3, "--jobs", 2)
@@ -95,8 +78,6 @@ def test_a_small_experiment_goes_on_and_refuses_other_flags(tmp_path, capsys):
     before = (tmp_path / "out" / "runs" / "0" / "results.json").stat().st_mtime_ns
     assert run("--halves", 4)["halves"] == 4
     assert (tmp_path / "out" / "runs" / "0" / "results.json").stat().st_mtime_ns == before
-    from utils.errors import InputError
-
     with pytest.raises(InputError, match="holds another experiment"):
         run("--halves", 3, "--warmup_ratio", 0.1)
     with pytest.raises(InputError, match="--pool_size 500: the data has 60"):

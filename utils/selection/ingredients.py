@@ -123,6 +123,16 @@ class InputMaker:
         """Logits of the training split by the selector model."""
         return self._features("features", self.making.selector_model or self.proxy_run(), "logits", self._auto_pooling)
 
+    def gradients(self, split: str) -> Path:
+        """The folder from which tracin reads gradients of a split: the selector model's logits and the inputs of its
+        classifier, and the gold labels."""
+        model, out = self.making.selector_model or self.proxy_run(), self.folder / f"gradients_{split}"
+        words = ["get_embeddings.py", "--model_name_or_path", model, *self._data_words(), "--split", split]
+        words += ["--pooling", "pooler", "--logits"]
+        done = out / f"gold_{data_name(self.settings)}_{split}.npy"
+        self._run(words, out, done=done, reads=[model], costs=FORWARD)
+        return out
+
     def clusters(self) -> Path:
         """k-means clusters of the embeddings: the user's embeddings, or those made here."""
         embeddings = self.given.get("embedding_path") or self.embeddings("auto")
