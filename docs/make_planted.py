@@ -53,8 +53,8 @@ seed 0. These are not in the results: all seeds here are others.
 
 `rare` multiplies the label's probability after two epochs of an encoder by the squared error of shallow models of the words
 ([strategies.md](strategies.md)). It costs the proxy run, {cost} epochs; with `--cross_fitted` two runs on halves, 5.7. The best
-published score is read at the same share of mislabelled examples, on straight lines between its budgets; `counter_heuristic`, `bias_reweight` and `bias_reweight_rich` are told the
-shortcuts and do not count.
+published score is read at the same share of mislabelled examples, on straight lines between its budgets. `counter_heuristic`,
+`bias_reweight` and `bias_reweight_rich` are told the shortcuts and do not count.
 
 {goal}
 
@@ -239,8 +239,8 @@ def same_elsewhere(first: Results, second: Results) -> str:
     if not all(np.isfinite([*before.values(), *after.values()])):
         raise InputError("--again_dir: a cell without wrong labels has no area to compare; leave it out")
     for results, areas in ((first, before), (second, after)):
-        best = ", ".join(f"`{name}` {value:.3f}" for name, value in list(areas.items())[:5])
-        lines.append(f"- {' and '.join(results.cpus)}: {best}")
+        largest = ", ".join(f"`{name}` {value:.3f}" for name, value in list(areas.items())[:5])
+        lines.append(f"- {' and '.join(results.cpus)}: {largest}")
     best = {*list(before)[:5], *list(after)[:5]}
     swapped = [
         (max(before[a] - before[b], after[b] - after[a]), a, b)

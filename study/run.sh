@@ -22,10 +22,11 @@ cd "$(dirname "$0")/.."
 split=$OUT/split
 source=$(sha256sum < "$MNLI_DIR/train.tsv")
 
-# Pairs with one premise stay together: every second premise (of train: every tenth, every twentieth) in turn.
-by_premise() { # FILE TURNS WANTED...: the header, and the pairs of premises whose turn is wanted
+# Premises get the numbers 0 to TURNS - 1 in turn, so pairs that share a premise stay together. Prints the header of FILE,
+# and the pairs whose premise has one of the WANTED numbers.
+by_premise() { # FILE TURNS "WANTED ..."
   awk -F '\t' -v turns="$2" -v wanted=" $3 " \
-    'NR == 1 || (($9 in turn ? turn[$9] : turn[$9] = n++ % turns) >= 0 && index(wanted, " " turn[$9] " "))' "$1"
+    'NR == 1 { print; next } !($9 in number) { number[$9] = n++ % turns } index(wanted, " " number[$9] " ")' "$1"
 }
 
 if [ -e "$split/done" ] && [ "$(cat "$split/done")" != "$source" ]; then
