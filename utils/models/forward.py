@@ -64,8 +64,8 @@ def cpu_has_bf16() -> bool:
 
 
 def cpu_bf16_time() -> float:
-    """How long a matrix product takes in bfloat16, in times of float32, measured now (some 20 ms). Some CPUs have the
-    instructions and are slower with them. Only a message depends on it, so that results do not depend on the clock."""
+    """How many times as long a matrix product takes in bfloat16 as in float32, measured now (some 20 ms). Some CPUs have the
+    instructions and are slower with them. Only a message depends on this number, so results do not depend on the clock."""
     least = []
     for dtype in (torch.bfloat16, torch.float32):
         matrix, times = torch.ones(512, 512, dtype=dtype), []
