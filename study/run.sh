@@ -2,19 +2,20 @@
 # The study, in parts. Each part is a sweep: repeat its command and it goes on where it stopped.
 #
 #   export MODEL=... MNLI_DIR=... HANS_DIR=... OUT=...            # a checkpoint, GLUE's layout, HANS, an empty folder
-#   study/run.sh tune                                             # learning rates, random choices, on a tenth of train
+#   study/run.sh tune 0.1                                         # learning rates at 10 %, random choices, on a tenth of train
 #   export LEARNING_RATE=...                                      # the best of them
 #   study/run.sh main 0 1 2                                       # every arm at 10 %, these seeds; then 3 4 5, ...
-#   study/run.sh curve 0 1 2 3 4                                  # random at 5 to 100 %
-#   study/run.sh thirty 0 1 2 3 4                                 # six arms at 30 %
-#   python report.py $OUT/main-0                                  # and so on; rows are collected in study/results.csv
+#   study/run.sh thirty 0 1 2 3 4                                 # six arms at 30 %, at the learning rate of 30 %
+#   study/run.sh curve 0.05 0 1 2 3 4                             # random at another share, at its learning rate
+#   study/run.sh pool 0 1 2                                       # dfr, where 3,160 pairs are everything
+#   study/run.sh collect                                          # adds the finished runs to study/results.csv
 #
 # The inputs of the arms (proxy run, embeddings, clusters) are made once for each folder, with the first of its seeds.
-# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time.
+# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main.
 set -euo pipefail
 case ${1:-} in
-  tune | main | curve | thirty) part=$1 && shift ;;
-  *) echo "study/run.sh: the parts are tune, main, curve and thirty, not '${1:-}'" >&2 && exit 2 ;;
+  tune | main | curve | thirty | pool | collect) part=$1 && shift ;;
+  *) echo "study/run.sh: the parts are tune, main, thirty, curve, pool and collect, not '${1:-}'" >&2 && exit 2 ;;
 esac
 OUT=$(realpath -m "${OUT:?name an empty folder}") MNLI_DIR=$(realpath "$MNLI_DIR") HANS_DIR=$(realpath "$HANS_DIR")
 [ -e "$MODEL" ] && MODEL=$(realpath "$MODEL")
@@ -27,6 +28,15 @@ source=$(sha256sum < "$MNLI_DIR/train.tsv")
 by_premise() { # FILE TURNS "WANTED ..."
   awk -F '\t' -v turns="$2" -v wanted=" $3 " \
     'NR == 1 { print; next } !($9 in number) { number[$9] = n++ % turns } index(wanted, " " number[$9] " ")' "$1"
+}
+
+# Adds the rows of FROM whose KEY, the number of a column, is not in TO yet.
+add_rows() { # FROM TO KEY
+  if [ -s "$2" ] && [ "$(head -1 "$1")" != "$(head -1 "$2")" ]; then
+    echo "study/run.sh: $1 has other columns than $2; move that file away" >&2 && exit 2
+  fi
+  touch "$2"
+  awk -F , -v key="$3" '!($key in seen) { seen[$key]; print }' "$2" "$1" > "$2.tmp" && mv "$2.tmp" "$2"
 }
 
 if [ -e "$split/done" ] && [ "$(cat "$split/done")" != "$source" ]; then
@@ -50,12 +60,12 @@ common="--model_name_or_path $MODEL --task_name MNLI --max_seq_length 128 --per_
   --warmup_ratio 0.1 --num_train_epochs 3 --logging_steps 500 --save_steps 100000 ${DEVICE:-} ${JOBS:+--jobs $JOBS}"
 measured="--data_dir $split/study --max_eval_samples 2000 --hans_dir $HANS_DIR --hans_per_subcase 100"
 arms="random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location rds jtt counter_heuristic rare
-  importance rs2 poe hard_balanced"
+  importance rs2 poe learned_mixin conf_reg group_dro hard_balanced"
 
 case $part in
   tune)
     for rate in 5e-5 1e-4 2e-4 4e-4; do
-      python sweep.py --strategies random --data_pcts 0.05 0.1 0.3 --seeds 100 $common --data_dir "$split/tune" \
+      python sweep.py --strategies random --data_pcts "$@" --seeds 100 101 $common --data_dir "$split/tune" \
         --learning_rate "$rate" --output_dir "$OUT/tune-$rate"
     done
     ;;
@@ -67,14 +77,30 @@ case $part in
     # rds compares vectors of one model: that of the proxy run.
     python get_embeddings.py --model_name_or_path "$folder/selector/proxy_run" --task_name MNLI --data_dir "$split/target" \
       --split dev_matched --max_seq_length 128 ${DEVICE:-} --output_dir "$folder/target"
-    python sweep.py --strategies $arms $sweep
-    ;;
-  curve)
-    python sweep.py --strategies random --data_pcts 0.05 0.1 0.3 0.5 1.0 --seeds "$@" $common $measured \
-      --learning_rate "$LEARNING_RATE" --output_dir "$OUT/curve"
+    python sweep.py --strategies ${ARMS:-$arms} $sweep
     ;;
   thirty)
     python sweep.py --strategies random diverse facility_location el2n ccs rare --data_pcts 0.3 --seeds "$@" $common \
-      $measured --learning_rate "$LEARNING_RATE" --output_dir "$OUT/thirty"
+      $measured --learning_rate "$LEARNING_RATE" --output_dir "$OUT/thirty-$1"
+    ;;
+  curve)
+    share=$1 && shift
+    python sweep.py --strategies random --data_pcts "$share" --seeds "$@" $common $measured \
+      --learning_rate "$LEARNING_RATE" --output_dir "$OUT/curve-$share-$1"
+    ;;
+  pool)
+    python sweep.py --strategies random dfr --data_pcts 1.0 --pool_size 3160 --seeds "$@" $common $measured \
+      --learning_rate "$LEARNING_RATE" --output_dir "$OUT/pool"
+    python report.py "$OUT/pool" --against all
+    ;;
+  collect)
+    for folder in "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*; do
+      [ -e "$folder" ] || continue
+      python report.py "$folder" > /dev/null
+      # The name of the model says which it is; the path of its folder says nothing to others.
+      sed "s|,$MODEL,|,$(basename "$MODEL"),|" "$folder/report/results.csv" > "$OUT/results.csv"
+      add_rows "$OUT/results.csv" study/results.csv 2
+      add_rows "$folder/report/timings.csv" study/timings.csv 1
+    done
     ;;
 esac

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -494,6 +495,23 @@ def test_rows_of_unlike_runs_are_not_averaged(sweep, tmp_path, column, value, me
     runs = read_csv(tmp_path / "results.csv", challenges=(HANS,))
     assert message in runs.problems and "noisy-0" not in [result.name for result in runs.results]
     assert len(runs.results) == len(rows) - 1
+
+
+def test_recorded_seconds_stand_in_the_table_of_costs(sweep, tmp_path):
+    """Where timings.csv lies beside results.csv; the report of run folders has no seconds, so that it is always the same."""
+    run(sweep)
+    for name in ("results.csv", "timings.csv"):
+        shutil.copy(sweep / "report" / name, tmp_path)
+    timings = (tmp_path / "timings.csv").read_text().replace("noisy-0,1.5", "noisy-0,7.5")
+    (tmp_path / "timings.csv").write_text(timings)
+    run(tmp_path / "results.csv", "--output_dir", str(tmp_path / "again"))
+    rows = {row[1]: row for row in tables((tmp_path / "again" / "results.md").read_text())["Cost"]}
+    assert (rows["chosen by"][7:], rows["hard"][7:], rows["random"][7:]) == (["seconds"], ["4"], ["2"])
+    assert (tmp_path / "again" / "timings.csv").read_text() == timings
+    assert len(tables((sweep / "report" / "results.md").read_text())["Cost"][0]) == 7
+    (tmp_path / "timings.csv").write_text("run,seconds_training\nnoisy-0,soon\n")
+    with pytest.raises(InputError, match="line 2: seconds_training is 'soon', expected a number"):
+        read_csv(tmp_path / "results.csv")
 
 
 def test_strategies_have_versions_of_their_own(sweep):

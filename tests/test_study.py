@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny
 from tests.conformance.test_coverage import cloud, inputs_of
+from utils.flags import OBJECTIVES
 from utils.selection.strategies import STRATEGIES, select
 from utils.selection.strategies.registry import load_plugin
 
@@ -37,5 +38,5 @@ def test_the_script_names_flags_that_exist(tmp_path):
     text = (tiny.ROOT / "study" / "run.sh").read_text()
     assert shutil.which("bash") and subprocess.run(["bash", "-n", tiny.ROOT / "study" / "run.sh"]).returncode == 0
     words = text.split("arms=")[1].split('"')[1].split()
-    schemes = {"rs2", "poe", "ambiguous_mixed", "hard_balanced"}
-    assert len(words) == 16 and not set(words) - set(STRATEGIES) - schemes
+    others = {"rs2", "ambiguous_mixed", "hard_balanced", *OBJECTIVES}
+    assert len(words) == 19 and not set(words) - set(STRATEGIES) - others

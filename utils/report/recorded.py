@@ -1,6 +1,7 @@
 """results.csv: the recorded form of a report's runs, from which the report can be made again."""
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from utils.errors import InputError
 from utils.report.fields import cell
 from utils.report.results import IDENTITY, SUBSET, LookPlan, Result, Runs, gather
 
+TIMINGS_FILE = "timings.csv"  # beside a results.csv
+SECONDS = "seconds_training"
 LOOKS = "looks"  # of a sweep that stops early: `5 10 20; 1; 6`, the seeds, the smallest difference, the number of arms
 # Before the scores. IDENTITY follows them; files of earlier versions do not have it.
 CSV_COLUMNS = (
@@ -36,10 +39,11 @@ def csv_rows(runs: Runs) -> list[list]:
 
 
 def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
-    """The runs of a results.csv; seconds are not in it. Raises InputError where a column is missing, a value is of the
-    wrong kind, or there is no row."""
+    """The runs of a results.csv, with their seconds where a timings.csv stands beside it. Raises InputError where a column
+    is missing, a value is of the wrong kind, or there is no row."""
     path = Path(path)
-    columns, rows = _rows(path)
+    columns, rows = _rows(path, CSV_COLUMNS)
+    seconds = _seconds(path.with_name(TIMINGS_FILE))
     task = rows[0][1]["task"] if rows else ""
     dev = _dev_columns(path, task, columns, challenges)
     results, scoring = [], {}
@@ -50,7 +54,7 @@ def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
         missing = [name for name in dev if name not in result.scores]
         if missing:
             raise InputError(f"{where}: {missing[0]} is empty, expected a number")
-        results.append(result)
+        results.append(dataclasses.replace(result, seconds=seconds.get(result.name)))
         scoring[result.strategy] = cell(row, "scoring_epochs", where, float)
     looks = _read_looks(*rows[0]) if rows else None
     return gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
@@ -70,7 +74,14 @@ def _read_looks(where: str, row: dict[str, str]) -> LookPlan | None:
         raise InputError(f"{where}: {LOOKS} is {row[LOOKS]!r}, expected a text like '5 10 20; 1; 6'") from None
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+def _seconds(path: Path) -> dict[str, float]:
+    """{run: seconds} of a timings.csv, empty where there is none."""
+    if not path.exists():
+        return {}
+    return {row["run"]: cell(row, SECONDS, where, float) for where, row in _rows(path, ("run", SECONDS))[1]}
+
+
+def _rows(path: Path, expected: tuple[str, ...]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     """The header, and for each row how messages name it and {column: text}."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -82,11 +93,9 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     header = lines[0][1] if lines else []
-    missing = [name for name in CSV_COLUMNS if name not in header]
+    missing = [name for name in expected if name not in header]
     if missing:
-        raise InputError(
-            f"{path}: has no column {missing[0]!r}; a report writes results.csv with {', '.join(CSV_COLUMNS)}"
-        )
+        raise InputError(f"{path}: has no column {missing[0]!r}; a report writes it with {', '.join(expected)}")
     doubled = [name for name in header if header.count(name) > 1]
     if doubled:
         raise InputError(f"{path}: has the column {doubled[0]!r} more than once; remove one of them")

@@ -136,19 +136,24 @@ def cost(runs: Runs) -> Table:
     """What an arm costs, scoring included, and after how many trainings it is cheaper than training on everything."""
     full = runs.arms.get(("all", 1.0, "epochs"))
     everything = float(np.mean([r.cost for r in full])) if full else None
+    # Seconds of runs that lie here stay in timings.csv: their report is to be the same each time.
+    timed = [r for r in runs.results if r.folder is None and r.seconds is not None]
     rows = [["data %", "chosen by", "equal", "training", "scoring", "together", "pays after"]]
+    rows[0] += ["seconds"] if timed else []
     for (strategy, share, budget), results in runs.arms.items():
         if not results:
             continue
         training, scoring = float(np.mean([r.cost for r in results])), runs.scoring.get(strategy, 0.0)
         saved = everything - training if everything is not None else 0.0
         numbers = [f"{training:.2f}", f"{scoring:.2f}", f"{training + scoring:.2f}"]
-        rows.append([f"{100 * share:g}", strategy, budget, *numbers, _pays_after(scoring, saved)])
+        seconds = [r.seconds for r in results if r in timed]
+        measured = [f"{np.mean(seconds):.0f}" if seconds else "-"] if timed else []
+        rows.append([f"{100 * share:g}", strategy, budget, *numbers, _pays_after(scoring, saved), *measured])
     words = (
         "In training epochs on everything; forward passes count a third. Scoring is what the way of choosing needs once "
         "(a run that records dynamics, embeddings, a first fine-tuning; what was given ready-made counts nothing); `pays "
         "after`: number of trainings on the chosen examples after which scoring and they together cost less than as many "
-        "on everything."
+        "on everything." + (" Seconds: of a training, mean as measured." if timed else "")
     )
     return Table("Cost", rows, words)
 

@@ -8,7 +8,7 @@ from utils.files import write_text
 from utils.report.figures import draw
 from utils.report.latex import write_latex
 from utils.report.page import page
-from utils.report.recorded import csv_rows
+from utils.report.recorded import SECONDS, TIMINGS_FILE, csv_rows
 from utils.report.results import Runs
 from utils.report.tables import every_run, tables_of
 
@@ -23,7 +23,7 @@ def write_report(
     write_text(out / "results.csv", _csv(csv_rows(runs)))
     timed = [[result.name, round(result.seconds, 2)] for result in runs.results if result.seconds is not None]
     if timed:
-        write_text(out / "timings.csv", _csv([["run", "seconds_training"], *timed]))
+        write_text(out / TIMINGS_FILE, _csv([["run", SECONDS], *timed]))
     text = "\n\n".join([f"# {title}", *(table.markdown() for table in tables)])
     write_text(out / "results.md", text + "\n")
     write_text(out / "report.html", page(title, [*tables, every_run(runs, out)], draw(runs, out, against=against), out))
