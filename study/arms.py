@@ -6,6 +6,7 @@ from utils.selection.strategies import Inputs, Picks, Pool, get_strategy, strate
 from utils.selection.strategies.ordering import interleave
 
 EASY_SHARE = 0.1
+JTT_LAMBDA = 5.0  # the default of jtt
 
 
 @strategy(
@@ -28,3 +29,17 @@ def hard_balanced(inputs: Inputs, pool: Pool) -> Picks:
     order = get_strategy("hard").function(inputs, pool).rows
     own = inputs.classes[order]
     return Picks(order[interleave(own, pool.m, share=np.bincount(own))])
+
+
+@strategy(
+    "jtt_random",
+    needs=("dynamics",),
+    weighted=True,
+    source="Liu et al. 2021, on a random subset",
+)
+def jtt_random(inputs: Inputs, pool: Pool) -> Picks:
+    """The random subset, with the weight of jtt on what the proxy run got wrong."""
+    rows = get_strategy("random").function(inputs, pool).rows[: pool.m]
+    wrong = get_strategy("jtt").function(inputs, pool).scores[rows]
+    weights = np.where(wrong == 1, JTT_LAMBDA, 1.0)
+    return Picks(rows, weights / weights.mean())

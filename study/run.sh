@@ -30,15 +30,6 @@ by_premise() { # FILE TURNS "WANTED ..."
     'NR == 1 { print; next } !($9 in number) { number[$9] = n++ % turns } index(wanted, " " number[$9] " ")' "$1"
 }
 
-# Adds the rows of FROM whose KEY, the number of a column, is not in TO yet.
-add_rows() { # FROM TO KEY
-  if [ -s "$2" ] && [ "$(head -1 "$1")" != "$(head -1 "$2")" ]; then
-    echo "study/run.sh: $1 has other columns than $2; move that file away" >&2 && exit 2
-  fi
-  touch "$2"
-  awk -F , -v key="$3" '!($key in seen) { seen[$key]; print }' "$2" "$1" > "$2.tmp" && mv "$2.tmp" "$2"
-}
-
 if [ -e "$split/done" ] && [ "$(cat "$split/done")" != "$source" ]; then
   echo "study/run.sh: $split was made from another train.tsv; give another OUT" >&2 && exit 2
 fi
@@ -58,8 +49,8 @@ fi
 
 common="--model_name_or_path $MODEL --task_name MNLI --max_seq_length 128 --per_device_train_batch_size 32
   --warmup_ratio 0.1 --num_train_epochs 3 --logging_steps 500 --save_steps 100000 ${DEVICE:-} ${JOBS:+--jobs $JOBS}"
-measured="--data_dir $split/study --max_eval_samples 2000 --hans_dir $HANS_DIR --hans_per_subcase 100"
-arms="random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location rds jtt counter_heuristic rare
+measured="--data_dir $split/study --hans_dir $HANS_DIR --hans_per_subcase 100"
+arms="random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location rds jtt_random counter_heuristic rare
   importance rs2 poe learned_mixin conf_reg group_dro hard_balanced"
 
 case $part in
@@ -94,13 +85,6 @@ case $part in
     python report.py "$OUT/pool" --against all
     ;;
   collect)
-    for folder in "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*; do
-      [ -e "$folder" ] || continue
-      python report.py "$folder" > /dev/null
-      # The name of the model says which it is; the path of its folder says nothing to others.
-      sed "s|,$MODEL,|,$(basename "$MODEL"),|" "$folder/report/results.csv" > "$OUT/results.csv"
-      add_rows "$OUT/results.csv" study/results.csv 2
-      add_rows "$folder/report/timings.csv" study/timings.csv 1
-    done
+    python study/collect.py "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
     ;;
 esac

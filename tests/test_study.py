@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from study import collect
 from tests import tiny
 from tests.conformance.test_coverage import cloud, inputs_of
 from utils.flags import OBJECTIVES
@@ -13,11 +14,11 @@ from utils.selection.strategies import STRATEGIES, select
 from utils.selection.strategies.registry import load_plugin
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def arms():
     load_plugin(tiny.ROOT / "study" / "arms.py")
     yield
-    for name in ("ambiguous_mixed", "hard_balanced"):
+    for name in ("ambiguous_mixed", "hard_balanced", "jtt_random"):
         STRATEGIES.pop(name, None)
 
 
@@ -34,9 +35,30 @@ def test_the_arms_are_variants_of_strategies(arms):
         assert set(own) == set(balanced[inputs.labels[balanced] == label])
 
 
+def test_jtt_random_is_the_random_subset_with_the_weights_of_jtt(arms):
+    inputs = inputs_of(cloud(300, 4, 0))
+    chosen = select("jtt_random", inputs, 30, 5)
+    assert (chosen.indices == select("random", inputs, 30, 5).indices).all()
+    wrong = select("jtt", inputs, 300, 5, jtt_lambda=2)  # everything, with a weight on what was wrong
+    heavy = set(wrong.indices[wrong.weights > 1])
+    assert 0 < len(heavy & set(chosen.indices)) < 30
+    expected = np.array([5.0 if row in heavy else 1.0 for row in chosen.indices])
+    np.testing.assert_allclose(chosen.weights, expected / expected.mean(), rtol=1e-6)
+
+
+def test_collected_rows_replace_earlier_ones_and_may_have_other_columns():
+    before = [{"run": "a", "mnli": "0.5", "x": "1"}, {"run": "b", "mnli": "0.6", "x": "2"}]
+    rows = collect.merged(before, [{"run": "a", "mnli": "0.7"}, {"run": "c", "mnli": "0.8", "x": "", "y": "3"}])
+    assert rows == [
+        {"run": "a", "mnli": "0.7", "x": "", "y": ""},
+        {"run": "b", "mnli": "0.6", "x": "2", "y": ""},
+        {"run": "c", "mnli": "0.8", "x": "", "y": "3"},
+    ]
+
+
 def test_the_script_names_flags_that_exist(tmp_path):
     text = (tiny.ROOT / "study" / "run.sh").read_text()
     assert shutil.which("bash") and subprocess.run(["bash", "-n", tiny.ROOT / "study" / "run.sh"]).returncode == 0
     words = text.split("arms=")[1].split('"')[1].split()
-    others = {"rs2", "ambiguous_mixed", "hard_balanced", *OBJECTIVES}
+    others = {"rs2", "ambiguous_mixed", "hard_balanced", "jtt_random", *OBJECTIVES}
     assert len(words) == 19 and not set(words) - set(STRATEGIES) - others

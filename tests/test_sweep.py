@@ -1,6 +1,7 @@
 """sweep.py: the grid, sharing, shards, a kill at any moment, a failing run, Ctrl-C."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -19,8 +20,21 @@ from utils.errors import EXIT_INTERRUPTED, InputError
 from utils.flags import RunSettings
 from utils.selection.choosing import InputFiles
 from utils.selection.ingredients import MakerSettings
+from utils.sweep import jobs
 from utils.sweep.grid import Run, grid
 from utils.sweep.plan import SweepSettings
+
+
+# ---------------------------------------------------------------------------------------------------------------- jobs
+def test_what_a_run_starts_has_the_threads_of_the_run(tmp_path, monkeypatch):
+    """A teacher or a proxy run is a process of its own; with all threads in each, runs side by side wait for one another."""
+    monkeypatch.setattr(jobs, "run_job", lambda job: (job.folder / "threads").write_text(os.environ["OMP_NUM_THREADS"]))
+    alive, _end = multiprocessing.get_context("fork").Pipe(duplex=False)
+    job = jobs.Job("run", tmp_path / "run", (), 1.0)
+    child = multiprocessing.get_context("fork").Process(target=jobs._child, args=(job, None, 3, alive))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0 and (tmp_path / "run" / "threads").read_text() == "3"
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan

@@ -102,6 +102,7 @@ def _child(job: Job, device: str | None, threads: int, alive) -> None:
 
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with one that is killed
     torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of what the run starts itself, for example a teacher
     setup_logging()
     run_job(job)
 
