@@ -97,7 +97,7 @@ def test_a_report_writes_the_recorded_rows():
 def test_the_studys_rows_are_written_as_they_were_read():
     from hans.challenge import HANS
 
-    path = ROOT / "study" / "results.csv"
+    path = ROOT / "study" / "first" / "results.csv"
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(csv_rows(read_csv(path, challenges=(HANS,))))
     known = path.read_text(encoding="utf-8")
