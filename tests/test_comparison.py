@@ -122,7 +122,7 @@ def test_a_family_is_what_is_compared_at_one_share_and_budget():
     arms[("failed", 0.1, "epochs")] = []
     arms[("a", 0.3, "epochs")] = arm_of(ours)
     arms[("a", 0.1, "steps")] = arm_of(ours)  # nothing to compare it with
-    found = differences_from_random(arms, ["acc", "another"])
+    found = differences_from_random(arms, {"acc": ("acc",), "another": ("another",)})
     assert set(found) == {(name, 0.1, "epochs") for name in ("a", "b", "c", "one seed")} | {("a", 0.3, "epochs")}
     assert found["a", 0.1, "epochs"] == {"acc": paired_difference(*points, comparisons=3)}
     assert found["a", 0.3, "epochs"] == {"acc": paired_difference(*points, comparisons=1)}
@@ -132,11 +132,11 @@ def test_a_family_is_what_is_compared_at_one_share_and_budget():
 def test_every_arm_can_be_compared_with_everything():
     names = [("all", 1.0, "epochs"), ("poe", 1.0, "epochs"), ("random", 0.1, "epochs"), ("hard", 0.1, "steps")]
     arms = {arm: arm_of({0: 0.8 + i / 10, 1: 0.7 + i / 7}) for i, arm in enumerate(names)}
-    found = differences_from_random(arms, ["acc"], against="all")
+    found = differences_from_random(arms, {"acc": ("acc",)}, against="all")
     assert list(found) == names[1:] and found["hard", 0.1, "steps"]["acc"].mean == pytest.approx((30 + 300 / 7) / 2)
 
 
 def test_only_seeds_that_both_have_are_paired_and_everything_is_compared_with_all():
     arms = {("all", 1.0, "epochs"): arm_of({0: 0.8, 2: 0.7}), ("weighted", 1.0, "epochs"): arm_of({2: 0.75, 5: 0.1})}
-    (difference,) = differences_from_random(arms, ["acc"])["weighted", 1.0, "epochs"].values()
+    (difference,) = differences_from_random(arms, {"acc": ("acc",)})["weighted", 1.0, "epochs"].values()
     assert difference.n == 1 and difference.mean == pytest.approx(5)

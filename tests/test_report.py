@@ -141,7 +141,7 @@ def test_a_win_is_called_only_where_it_is_one(sweep):
     assert set(by_way) == {"diverse", "hard"}
     assert by_way["diverse"]["mnli"].startswith("+5.0 [") and "**better**" in by_way["diverse"]["mnli"]
     assert "**" not in by_way["hard"]["mnli"] and by_way["hard"]["mnli"].startswith("+1.0 [")
-    found = differences_from_random(load_runs(sweep).arms, ["mnli"])["hard", 0.1, "epochs"]["mnli"]
+    found = differences_from_random(load_runs(sweep).arms, {"mnli": ("mnli",)})["hard", 0.1, "epochs"]["mnli"]
     assert found.low < 0 < found.high and found.detectable > 20 and found.n == 3
     assert by_way["hard"]["mnli"] == f"+1.0 [{found.low:+.1f}, {found.high:+.1f}] > {found.detectable:.1f}"
     assert by_way["diverse"]["HANS non-entailed"] == "+1.0 (no spread)"
@@ -255,7 +255,7 @@ def test_failed_shares_and_verdicts_are_drawn(sweep, tmp_path, monkeypatch):
     assert any("×3" in found and "kcenter" in found for found in texts)
     (forest,) = (found for found in texts if "difference from random, points" in found)
     assert {"better", "not shown to differ", "spread not known", "MNLI mismatched"} <= set(forest)
-    assert forest.count("× 3 failed") == 5 and not [*tmp_path.glob("*.p*")]
+    assert forest.count("× 3 failed") == 6 and not [*tmp_path.glob("*.p*")]
     assert all("3 seeds an arm" in caption and "1,000 examples" in caption for caption in captions.values())
 
 
@@ -264,11 +264,11 @@ def test_the_verdict_says_what_beats_what_loses_and_what_is_undecided(sweep):
         write_run(sweep / "runs" / f"bad-{seed}", "kcenter", 0.1, seed, 0.4 + seed / 95, 0.5 + seed / 40)
     collapse(write_run(sweep / "runs" / "lost", "ccs", 0.1, 0, 0.3))
     better, worse, both, undecided, lost = sentences(load_runs(sweep, challenges=(HANS,)))
-    assert "on mnli: diverse (10 %); on mnli-mm: diverse (10 %); on HANS non-entailed: kcenter (10 %); " in better
+    assert "on mean of mnli and mnli-mm: diverse (10 %); on mnli: diverse (10 %); on mnli-mm: diverse (10 %); on HANS non-entailed: kcenter (10 %); " in better
     assert worse.endswith("on mnli: kcenter (10 %); on mnli-mm: kcenter (10 %).")
     assert (
         both.endswith(": kcenter (10 %).")
-        and "9 of 15 comparisons, among them all of hard." in undecided
+        and "10 of 18 comparisons, among them all of hard." in undecided
         and lost.endswith(": ccs (10 %).")
     )
     run(sweep)
@@ -559,7 +559,7 @@ def test_challenge_sets_evaluated_inside_a_run_have_their_table_and_are_compared
     assert header[-2:] == ["negation: worst group", "negation: mean over groups"]
     by_way = {row[1]: row for row in rows}
     assert by_way["diverse"][-2].startswith("+29.2 [") and by_way["hard"][-1] == "-"
-    assert header[4:6] == ["mnli", "mnli-mm"]  # the dev columns, and no column of a challenge set among them
+    assert header[4:7] == ["mean of mnli and mnli-mm", "mnli", "mnli-mm"]  # the dev columns, and no column of a challenge set among them
     names = set(draw(load_runs(sweep), tmp_path, formats=()))
     assert {"challenge_negation_epochs.png", "challenge_negation_against_accuracy.png"} < names
     (tmp_path / "results.csv").write_bytes((sweep / "report" / "results.csv").read_bytes())
@@ -583,7 +583,7 @@ def test_a_challenge_set_is_what_its_record_says(tmp_path):
     assert runs.dev == ("mnli", "mnli-mm") and "HANS" not in text
     assert found["Accuracy by share of the data"].rows[0][5:] == ["dogs (old)"]
     assert found["Accuracy by share of the data"].rows[1][5:] == ["0.500 ± 0.000"]
-    assert found["Difference from random"].rows[0][4:] == ["mnli", "mnli-mm", "DOGS"]
+    assert found["Difference from random"].rows[0][5:] == ["mnli", "mnli-mm", "DOGS"]
     assert found["At a glance"].rows[1] == ["random", "60.5 ± 0.0 ; 37.5 ± 17.7"]
 
 

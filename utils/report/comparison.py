@@ -92,13 +92,14 @@ def detectable_difference(spread: float, n: int, *, comparisons: int = 1) -> flo
 
 
 def differences_from_random(
-    arms: dict[tuple, list], metrics: list[str], *, against: str = "random"
+    arms: dict[tuple, list], metrics: dict[str, tuple[str, ...]], *, against: str = "random"
 ) -> dict[tuple, dict[str, Difference]]:
     """{arm: {metric: Difference in points}} against random at the same share and budget, `all` at 100 %.
 
     against: with "all", every arm is compared with `all`, whatever its share.
 
-    arms: {(strategy, share, budget): results, each with `seed` and `scores`}. Arms without a seed in common with their
+    arms: {(strategy, share, budget): results, each with `seed` and `scores`}; metrics: by name the columns whose mean a
+    metric is. Arms without a seed in common with their
     baseline, and metrics that no such pair has, are left out.
     """
     pairs: dict[tuple, dict[str, list]] = {}
@@ -110,11 +111,12 @@ def differences_from_random(
         if strategy in (against, "all"):
             continue
         theirs = {result.seed: result for result in baseline}
-        for metric in metrics:
+        for metric, columns in metrics.items():
+            together = [(result.scores, theirs[result.seed].scores) for result in results if result.seed in theirs]
             values = [
-                (100 * result.scores[metric], 100 * theirs[result.seed].scores[metric])
-                for result in results
-                if result.seed in theirs and metric in result.scores and metric in theirs[result.seed].scores
+                tuple(100 * float(np.mean([scores[name] for name in columns])) for scores in pair)
+                for pair in together
+                if all(name in scores for name in columns for scores in pair)
             ]
             if values:
                 pairs.setdefault(arm, {})[metric] = values

@@ -9,11 +9,13 @@ from utils.report.results import Arm, Runs
 Judged = dict[str, dict[Arm, Difference | Look]]
 
 
-def metrics_of(runs: Runs) -> list[str]:
-    """The columns that are compared with the baseline. Dev accuracy is not where looks at it decided how many seeds an arm
-    has."""
+def metrics_of(runs: Runs) -> dict[str, tuple[str, ...]]:
+    """What is compared with the baseline: by name, the columns whose mean it is. Of two dev columns their mean comes first.
+    Dev accuracy is not compared where looks at it decided how many seeds an arm has."""
     compared = [name for challenge in [*runs.shown, *runs.grouped] for name in challenge.compared]
-    return [*(() if runs.looks else runs.dev), *(name for name in compared if name in runs.columns)]
+    names = [*(() if runs.looks else runs.dev), *(name for name in compared if name in runs.columns)]
+    whole = {_mean_of_dev(runs): runs.dev} if len(runs.dev) > 1 and not runs.looks else {}
+    return whole | {name: (name,) for name in names}
 
 
 def judged(runs: Runs, against: str = "random") -> Judged:
@@ -23,7 +25,7 @@ def judged(runs: Runs, against: str = "random") -> Judged:
     found: Judged = {name: {arm: own[name] for arm, own in differences.items() if name in own} for name in metrics}
     if runs.looks:
         last = {arm: looks[-1] for arm, looks in looks_at(runs.results, runs.looks, runs.dev).items() if looks}
-        found = {f"mean of {' and '.join(runs.dev)}": last, **found}
+        found = {_mean_of_dev(runs): last, **found}
     return {name: own for name, own in found.items() if own}
 
 
@@ -72,6 +74,10 @@ def sentences(runs: Runs, against: str = "random") -> list[str]:
     if lost:
         lines.append(f"**Not compared**, since no seed of theirs can be paired with the baseline: {_arms(lost)}.")
     return lines
+
+
+def _mean_of_dev(runs: Runs) -> str:
+    return f"mean of {' and '.join(runs.dev)}"
 
 
 def _arms(arms: Iterable[Arm]) -> str:
