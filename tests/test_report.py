@@ -264,7 +264,10 @@ def test_the_verdict_says_what_beats_what_loses_and_what_is_undecided(sweep):
         write_run(sweep / "runs" / f"bad-{seed}", "kcenter", 0.1, seed, 0.4 + seed / 95, 0.5 + seed / 40)
     collapse(write_run(sweep / "runs" / "lost", "ccs", 0.1, 0, 0.3))
     better, worse, both, undecided, lost = sentences(load_runs(sweep, challenges=(HANS,)))
-    assert "on mean of mnli and mnli-mm: diverse (10 %); on mnli: diverse (10 %); on mnli-mm: diverse (10 %); on HANS non-entailed: kcenter (10 %); " in better
+    assert (
+        "on mean of mnli and mnli-mm: diverse (10 %); on mnli: diverse (10 %); on mnli-mm: diverse (10 %); on HANS non-entailed: kcenter (10 %); "
+        in better
+    )
     assert worse.endswith("on mnli: kcenter (10 %); on mnli-mm: kcenter (10 %).")
     assert (
         both.endswith(": kcenter (10 %).")
@@ -559,7 +562,11 @@ def test_challenge_sets_evaluated_inside_a_run_have_their_table_and_are_compared
     assert header[-2:] == ["negation: worst group", "negation: mean over groups"]
     by_way = {row[1]: row for row in rows}
     assert by_way["diverse"][-2].startswith("+29.2 [") and by_way["hard"][-1] == "-"
-    assert header[4:7] == ["mean of mnli and mnli-mm", "mnli", "mnli-mm"]  # the dev columns, and no column of a challenge set among them
+    assert header[4:7] == [
+        "mean of mnli and mnli-mm",
+        "mnli",
+        "mnli-mm",
+    ]  # the dev columns, and no column of a challenge set among them
     names = set(draw(load_runs(sweep), tmp_path, formats=()))
     assert {"challenge_negation_epochs.png", "challenge_negation_against_accuracy.png"} < names
     (tmp_path / "results.csv").write_bytes((sweep / "report" / "results.csv").read_bytes())
