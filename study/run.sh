@@ -57,7 +57,7 @@ case $part in
   tune)
     for rate in 5e-5 1e-4 2e-4 4e-4; do
       python sweep.py --strategies random --data_pcts "$@" --seeds 100 101 $common --data_dir "$split/tune" \
-        --learning_rate "$rate" --output_dir "$OUT/tune-$rate"
+        --learning_rate "$rate" --output_dir "$OUT/tune-$rate" || echo "learning rate $rate: no usable run"
     done
     ;;
   main)
