@@ -98,9 +98,8 @@ def differences_from_random(
 
     against: with "all", every arm is compared with `all`, whatever its share.
 
-    arms: {(strategy, share, budget): results, each with `seed` and `scores`}; metrics: by name the columns whose mean a
-    metric is. Arms without a seed in common with their
-    baseline, and metrics that no such pair has, are left out.
+    arms: {(strategy, share, budget): results, each with `seed` and `scores`}; metrics: by name, the columns whose mean a
+    metric is. Arms without a seed in common with their baseline, and metrics that no such pair has, are left out.
     """
     pairs: dict[tuple, dict[str, list]] = {}
     for arm, results in arms.items():
@@ -111,8 +110,8 @@ def differences_from_random(
         if strategy in (against, "all"):
             continue
         theirs = {result.seed: result for result in baseline}
+        together = [(result.scores, theirs[result.seed].scores) for result in results if result.seed in theirs]
         for metric, columns in metrics.items():
-            together = [(result.scores, theirs[result.seed].scores) for result in results if result.seed in theirs]
             values = [
                 tuple(100 * float(np.mean([scores[name] for name in columns])) for scores in pair)
                 for pair in together

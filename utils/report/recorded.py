@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def csv_rows(runs: Runs) -> list[list]:
         ]
         for r in runs.results
     ]
+
+
+def timing_rows(runs: Runs) -> list[list]:
+    """The rows of timings.csv: the header, then a row per run whose seconds are known."""
+    return [["run", SECONDS], *([r.name, round(r.seconds, 2)] for r in runs.results if r.seconds is not None)]
+
+
+def csv_text(rows: list[list]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
 
 
 def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:

@@ -136,8 +136,7 @@ def cost(runs: Runs) -> Table:
     """What an arm costs, scoring included, and after how many trainings it is cheaper than training on everything."""
     full = runs.arms.get(("all", 1.0, "epochs"))
     everything = float(np.mean([r.cost for r in full])) if full else None
-    # Seconds of runs that lie here stay in timings.csv: their report is to be the same each time.
-    timed = [r for r in runs.results if r.folder is None and r.seconds is not None]
+    timed = bool(_recorded_seconds(runs.results))
     rows = [["data %", "chosen by", "equal", "training", "scoring", "together", "pays after"]]
     rows[0] += ["seconds"] if timed else []
     for (strategy, share, budget), results in runs.arms.items():
@@ -146,7 +145,7 @@ def cost(runs: Runs) -> Table:
         training, scoring = float(np.mean([r.cost for r in results])), runs.scoring.get(strategy, 0.0)
         saved = everything - training if everything is not None else 0.0
         numbers = [f"{training:.2f}", f"{scoring:.2f}", f"{training + scoring:.2f}"]
-        seconds = [r.seconds for r in results if r in timed]
+        seconds = _recorded_seconds(results)
         measured = [f"{np.mean(seconds):.0f}" if seconds else "-"] if timed else []
         rows.append([f"{100 * share:g}", strategy, budget, *numbers, _pays_after(scoring, saved), *measured])
     words = (
@@ -278,6 +277,12 @@ def _difference(difference: Difference | None, *, with_verdict: bool) -> str:
         return f"{mean} ({'one seed' if difference.n == 1 else 'no spread'})"
     verdict = f" **{difference.verdict}**" if difference.verdict and with_verdict else ""
     return f"{mean} [{difference.low:+.1f}, {difference.high:+.1f}] > {difference.detectable:.1f}{verdict}"
+
+
+def _recorded_seconds(results: list[Result]) -> list[float]:
+    """Seconds of the runs of which only rows were kept. Those of run folders stay in timings.csv, so that a report of the same
+    runs is always the same."""
+    return [r.seconds for r in results if r.folder is None and r.seconds is not None]
 
 
 def _pays_after(scoring: float, saved: float) -> str:
