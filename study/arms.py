@@ -6,7 +6,6 @@ from utils.selection.strategies import Inputs, Picks, Pool, get_strategy, strate
 from utils.selection.strategies.ordering import interleave
 
 EASY_SHARE = 0.1
-JTT_LAMBDA = 5.0  # the default of jtt
 
 
 @strategy(
@@ -40,6 +39,6 @@ def hard_balanced(inputs: Inputs, pool: Pool) -> Picks:
 def jtt_random(inputs: Inputs, pool: Pool) -> Picks:
     """The random subset, with the weight of jtt on what the proxy run got wrong."""
     rows = get_strategy("random").function(inputs, pool).rows[: pool.m]
-    wrong = get_strategy("jtt").function(inputs, pool).scores[rows]
-    weights = np.where(wrong == 1, JTT_LAMBDA, 1.0)
-    return Picks(rows, weights / weights.mean())
+    everything, weights = get_strategy("jtt").function(inputs, pool), np.zeros(inputs.n)
+    weights[everything.rows] = everything.weights
+    return Picks(rows, weights[rows] / weights[rows].mean())

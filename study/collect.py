@@ -1,19 +1,22 @@
 """Adds the finished runs of the study's sweeps to study/results.csv and study/timings.csv.
 
-  python study/collect.py SWEEP_FOLDER ...
+  python -m study.collect SWEEP_FOLDER ...
 
 A run that is there already is replaced. A run without HANS is not finished, and left out. The model is called by its name,
 since the path of its folder says nothing to others.
 """
 
 import csv
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+from hans.challenge import HANS
+from utils.errors import InputError, run_script
+from utils.files import write_text
+from utils.report.recorded import TIMINGS_FILE, csv_rows, csv_text, timing_rows
+from utils.report.run_folders import load_runs
+
 STUDY = Path(__file__).resolve().parent
-TABLES = ("results.csv", "timings.csv")
 
 
 def merged(*tables: list[dict]) -> list[dict]:
@@ -23,24 +26,34 @@ def merged(*tables: list[dict]) -> list[dict]:
     return [{name: row.get(name, "") for name in columns} for row in rows.values()]
 
 
-def main(folders: list[str]) -> None:
-    found = {name: [read(STUDY / name)] for name in TABLES}
-    for folder in filter(os.path.isdir, folders):
-        done = subprocess.run([sys.executable, STUDY.parent / "report.py", folder], capture_output=True, text=True)
-        if done.returncode:
-            print(f"{folder}: {done.stderr.strip()}; left out", file=sys.stderr)
+def main(folders: list[str] | None = None) -> None:
+    results, timings = [read(STUDY / "results.csv")], [read(STUDY / TIMINGS_FILE)]
+    for folder in map(Path, sys.argv[1:] if folders is None else folders):
+        if not folder.is_dir():  # a pattern of the shell that fits nothing
             continue
-        rows = [row for row in read(Path(folder, "report", "results.csv")) if row.get("HANS overall")]
+        try:
+            runs = load_runs(folder, challenges=(HANS,))
+        except InputError as error:
+            print(f"{error}; left out", file=sys.stderr)
+            continue
+        for problem in runs.problems:
+            print(f"{folder}: {problem}", file=sys.stderr)
+        rows = [row for row in records(csv_rows(runs)) if row.get(HANS.headline, "") != ""]
         for row in rows:
             row["model"] = Path(row["model"]).name
         names = {row["run"] for row in rows}
-        found["results.csv"].append(rows)
-        found["timings.csv"].append([r for r in read(Path(folder, "report", "timings.csv")) if r["run"] in names])
-    for name, tables in found.items():
+        results.append(rows)
+        timings.append([row for row in records(timing_rows(runs)) if row["run"] in names])
+    for name, tables in (("results.csv", results), (TIMINGS_FILE, timings)):
         rows = merged(*tables)
         if rows:
-            write(STUDY / name, rows)
+            write_text(STUDY / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
         print(f"{STUDY / name}: {len(rows)} runs")
+
+
+def records(rows: list[list]) -> list[dict]:
+    """Rows below a header as {column: value}."""
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
 def read(path: Path) -> list[dict]:
@@ -48,17 +61,8 @@ def read(path: Path) -> list[dict]:
     if not path.exists():
         return []
     with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    new = path.with_suffix(".new")
-    with open(new, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(new, path)
+        return records([*csv.reader(file)])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(main)

@@ -85,6 +85,6 @@ case $part in
     python report.py "$OUT/pool" --against all
     ;;
   collect)
-    python study/collect.py "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
+    python -m study.collect "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
     ;;
 esac
