@@ -7,7 +7,8 @@ Writes results.csv (a row per run), timings.csv, results.md (a verdict; means an
 differences from `random`, paired by seed, with what could have been detected; cost), figures, and report.html, one page
 that holds them all and needs no network. --latex adds a folder `latex`: tables for a paper, figures of a column's width.
 Runs that cannot be used are named. Without HANS results those columns are absent. A results.csv that was kept stands for
-its runs: `python report.py study/results.csv`.
+its runs: `python report.py study/results.csv`. A claims.csv beside it holds what papers say, and the report then says
+what was replicated.
 """
 
 from utils.command_line import ArgumentParser, parse_args

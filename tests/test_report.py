@@ -16,7 +16,8 @@ from utils import figure_style
 from utils.data.challenge import Cell, ChallengeScores
 from utils.errors import InputError
 from utils.report import latex, write
-from utils.report.comparison import differences_from_random
+from utils.report.claims import CLAIM_COLUMNS, Claim
+from utils.report.comparison import Difference, differences_from_random
 from utils.report.figures import curve, draw
 from utils.report.published import PUBLISHED
 from utils.report.recorded import read_csv
@@ -515,6 +516,58 @@ def test_recorded_seconds_stand_in_the_table_of_costs(sweep, tmp_path):
     (tmp_path / "timings.csv").write_text("run,seconds_training\nnoisy-0,soon\n")
     with pytest.raises(InputError, match="line 2: seconds_training is 'soon', expected a number"):
         read_csv(tmp_path / "results.csv")
+
+
+def test_published_claims_stand_beside_what_was_measured(sweep, tmp_path):
+    """Where claims.csv lies beside results.csv; a report into another folder takes it along."""
+    run(sweep)
+    shutil.copy(sweep / "report" / "results.csv", tmp_path)
+    header, claims = ",".join(CLAIM_COLUMNS), tmp_path / "claims.csv"
+    claims.write_text(
+        f"{header}\nhard,0.1,mnli,better,7.5,more than random,A et al. 2020\nccs,0.1,mnli,within,1,no less,B 2021\n"
+    )
+    run(tmp_path / "results.csv", "--output_dir", str(tmp_path / "again"))
+    text = (tmp_path / "again" / "results.md").read_text()
+    first, second = tables(text)["Replication"][1:]
+    assert first[:6] == ["10", "hard", "more than random", "A et al. 2020", "mnli", "better by 7.5"]
+    measured = {row[1]: row for row in tables(text)["Difference from random"]}["hard"][5]
+    assert first[6].split("]")[0] == measured.split("]")[0] and int(first[7]) > 1
+    assert second[5:] == ["within 1", "-", "0", "not run"]
+    assert (tmp_path / "again" / "claims.csv").read_text() == claims.read_text()
+    assert "Replication" not in (sweep / "report" / "results.md").read_text()
+    for row, message in [
+        ("hard,0.1,mnli,more,7,c,s", "line 2: expected is 'more'; one of better, worse, within"),
+        ("hard,0.1,mnli,worse,-7,c,s", "line 2: points is -7, expected a number above 0"),
+        ("hard,0.1,mnli,within,,c,s", "line 2: points is .*, expected a number"),
+        ("hard,0.1,glue,worse,,c,s", "claims.csv: metric is 'glue' for hard; compared are mean of mnli"),
+    ]:
+        claims.write_text(f"{header}\n{row}\n")
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "results.csv")
+
+
+@pytest.mark.parametrize(
+    ("expected", "points", "interval", "verdict"),
+    [
+        ("better", None, (0.1, 4), "replicated"),
+        ("better", 7, (0.1, 4), "replicated"),
+        ("better", 7, (-1, 4), "not replicated"),  # the published size is excluded
+        ("better", 3, (-1, 4), "undecided"),
+        ("better", None, (-1, 4), "undecided"),
+        ("better", None, (-4, -1), "not replicated"),
+        ("worse", None, (-4, -1), "replicated"),
+        ("worse", 5, (-4, 1), "not replicated"),
+        ("worse", 3, (-4, 1), "undecided"),
+        ("within", 1, (-0.9, 0.9), "replicated"),
+        ("within", 1, (-0.9, 1.1), "undecided"),
+        ("within", 1, (1.1, 3), "not replicated"),
+        ("within", 1, (-3, -1.1), "not replicated"),
+        ("better", None, (float("nan"), float("nan")), "undecided"),
+    ],
+)
+def test_a_claim_is_replicated_only_where_the_whole_interval_says_so(expected, points, interval, verdict):
+    claim = Claim("x", 0.1, "mnli", expected, points, "text", "source")
+    assert claim.verdict(Difference(sum(interval) / 2, *interval, 1.0, 5)) == verdict
 
 
 def test_strategies_have_versions_of_their_own(sweep):

@@ -9,6 +9,7 @@ from pathlib import Path
 from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.data.tasks import get_task
 from utils.errors import InputError
+from utils.report.claims import CLAIM_COLUMNS, CLAIMS_FILE, Claim, claim_of
 from utils.report.fields import cell
 from utils.report.results import IDENTITY, SUBSET, LookPlan, Result, Runs, gather
 
@@ -51,8 +52,8 @@ def csv_text(rows: list[list]) -> str:
 
 
 def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
-    """The runs of a results.csv, with their seconds where a timings.csv stands beside it. Raises InputError where a column
-    is missing, a value is of the wrong kind, or there is no row."""
+    """The runs of a results.csv, with their seconds where a timings.csv stands beside it, and what papers say of them where
+    a claims.csv does. Raises InputError where a column is missing, a value is of the wrong kind, or there is no row."""
     path = Path(path)
     columns, rows = _rows(path, CSV_COLUMNS)
     seconds = _seconds(path.with_name(TIMINGS_FILE))
@@ -69,7 +70,8 @@ def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
         results.append(dataclasses.replace(result, seconds=seconds.get(result.name)))
         scoring[result.strategy] = cell(row, "scoring_epochs", where, float)
     looks = _read_looks(*rows[0]) if rows else None
-    return gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
+    runs = gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
+    return dataclasses.replace(runs, claims=_claims(path.with_name(CLAIMS_FILE)))
 
 
 def _looks_text(looks: LookPlan) -> str:
@@ -91,6 +93,11 @@ def _seconds(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     return {row["run"]: cell(row, SECONDS, where, float) for where, row in _rows(path, ("run", SECONDS))[1]}
+
+
+def _claims(path: Path) -> tuple[Claim, ...]:
+    """What a claims.csv says, nothing where there is none."""
+    return tuple(claim_of(row, where) for where, row in _rows(path, CLAIM_COLUMNS)[1]) if path.exists() else ()
 
 
 def _rows(path: Path, expected: tuple[str, ...]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.errors import InputError
+from utils.report.claims import Claim
 
 SUBSET = "chosen: "  # begins the columns of what is in a subset: shares of labels,
 AGAINST = f"{SUBSET}against "  # and numbers of pairs that contradict a heuristic
@@ -67,7 +68,7 @@ class Runs:
     """Every finished run that fits the others, and what is wrong with the rest.
 
     scoring: what scoring cost per strategy, in epochs. dev: the columns of dev accuracy, which every result has.
-    challenges: the challenge sets that were looked for. looks: of a sweep that stops early.
+    challenges: the challenge sets that were looked for. looks: of a sweep that stops early. claims: what papers say.
     """
 
     results: list[Result]
@@ -77,6 +78,7 @@ class Runs:
     dev: tuple[str, ...]
     challenges: tuple[ChallengeColumns, ...] = ()
     looks: LookPlan | None = None
+    claims: tuple[Claim, ...] = ()
 
     @property
     def columns(self) -> list[str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.data.challenge import ChallengeColumns
+from utils.errors import InputError
 from utils.report import published
+from utils.report.claims import CLAIMS_FILE
 from utils.report.comparison import Difference, differences_from_random, mean_and_std
 from utils.report.looks import OPEN, Look, looks_at
 from utils.report.results import AGAINST, SUBSET, Result, Runs
@@ -38,7 +40,8 @@ def tables_of(runs: Runs, *, with_published: bool = False, against: str = "rando
     if runs.grouped:
         tables.append(challenge_sets(runs))
     if compared:
-        tables += [*([looks(runs)] if runs.looks else []), comparison(runs, against), cost(runs)]
+        tables += [*([looks(runs)] if runs.looks else []), comparison(runs, against)]
+        tables += [*([replication(runs)] if runs.claims else []), cost(runs)]
     if runs.subset_columns:
         tables.append(chosen(runs))
     if with_published:
@@ -112,6 +115,32 @@ def comparison(runs: Runs, against: str = "random") -> Table:
     if runs.looks:
         words += " No verdicts here: how many seeds an arm has was decided by its dev accuracy, in the table above."
     return Table(f"Difference from {against}", rows, words)
+
+
+def replication(runs: Runs) -> Table:
+    """What papers say of the arms beside what was measured: differences from random, paired by seed, in points."""
+    metrics = metrics_of(runs)
+    measured = differences_from_random(runs.arms, metrics)
+    rows = [["data %", "chosen by", "published", "source", "compared on", "expected", "measured", "seeds", "verdict"]]
+    for claim in runs.claims:
+        if claim.metric not in metrics:
+            raise InputError(
+                f"{CLAIMS_FILE}: metric is {claim.metric!r} for {claim.strategy}; compared are {', '.join(metrics)}"
+            )
+        difference = measured.get(claim.arm, {}).get(claim.metric)
+        found = [_difference(None, with_verdict=False), "0", "not run"]
+        if difference is not None:
+            found = [_difference(difference, with_verdict=False), str(difference.n), claim.verdict(difference)]
+        about = [f"{100 * claim.data_pct:g}", claim.strategy, claim.text, claim.source, claim.metric]
+        rows.append([*about, claim.expectation, *found])
+    words = (
+        "Published: the claim of the paper, in its setting. Expected: what it says of the difference from random here, by "
+        "the published size where it has one, `within` so many points. Measured: as in the table above. Replicated: the "
+        "interval lies on the side that the claim says. Not replicated: it lies on the other side, or it excludes a "
+        "difference of the published size. Undecided: neither; the number after > is the smallest true difference that "
+        "would have been seen."
+    )
+    return Table("Replication", rows, words)
 
 
 def looks(runs: Runs) -> Table:

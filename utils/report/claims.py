@@ -1,0 +1,82 @@
+"""claims.csv: what papers say of a method, beside a results.csv, and what the runs say of that."""
+
+from dataclasses import dataclass
+
+from utils.errors import InputError
+from utils.report.comparison import Difference
+from utils.report.fields import cell
+
+CLAIMS_FILE = "claims.csv"  # beside a results.csv
+CLAIM_COLUMNS = ("strategy", "data_pct", "metric", "expected", "points", "claim", "source")
+BETTER, WORSE, WITHIN = EXPECTED = ("better", "worse", "within")
+REPLICATED, NOT_REPLICATED, UNDECIDED = "replicated", "not replicated", "undecided"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim about the difference of `strategy` from random at a share of the data, for equal epochs.
+
+    metric: a name of `metrics_of`. expected: `better` or `worse` than random, by the published `points` where the paper gives
+    a size; or `within` so many points of it. text: the claim in words, with the setting of the paper; source: the paper.
+    """
+
+    strategy: str
+    data_pct: float
+    metric: str
+    expected: str
+    points: float | None
+    text: str
+    source: str
+
+    @property
+    def arm(self) -> tuple[str, float, str]:
+        return self.strategy, self.data_pct, "epochs"
+
+    @property
+    def expectation(self) -> str:
+        """better, worse by 7, within 1"""
+        size = "" if self.points is None else f"{self.points:g}"
+        return " ".join(filter(None, [self.expected, "by" if size and self.expected != WITHIN else "", size]))
+
+    def verdict(self, difference: Difference) -> str:
+        """`replicated`: the interval lies where the claim says. `not replicated`: it lies on the other side of 0, or of the
+        published size. `undecided`: it holds values of both kinds."""
+        low, high = difference.low, difference.high
+        if not difference.has_spread:
+            return UNDECIDED
+        if self.expected == WITHIN:
+            if -self.points < low and high < self.points:
+                return REPLICATED
+            return NOT_REPLICATED if low > self.points or high < -self.points else UNDECIDED
+        if self.expected == WORSE:
+            low, high = -high, -low
+        if low > 0:
+            return REPLICATED
+        return NOT_REPLICATED if high < (self.points or 0.0) else UNDECIDED
+
+
+def claim_rows(claims: tuple[Claim, ...]) -> list[list]:
+    """The rows of claims.csv: the header, then a row per claim."""
+    return [[*CLAIM_COLUMNS]] + [
+        [c.strategy, c.data_pct, c.metric, c.expected, "" if c.points is None else f"{c.points:g}", c.text, c.source]
+        for c in claims
+    ]
+
+
+def claim_of(row: dict[str, str], where: str) -> Claim:
+    """The claim of one row. Raises InputError, with `where`, for a value of the wrong kind."""
+    expected = cell(row, "expected", where)
+    if expected not in EXPECTED:
+        raise InputError(f"{where}: expected is {expected!r}; one of {', '.join(EXPECTED)}")
+    points = cell(row, "points", where, float) if row["points"] or expected == WITHIN else None
+    if points is not None and points <= 0:
+        raise InputError(f"{where}: points is {points:g}, expected a number above 0; `expected` gives the direction")
+    return Claim(
+        strategy=cell(row, "strategy", where),
+        data_pct=cell(row, "data_pct", where, float),
+        metric=cell(row, "metric", where),
+        expected=expected,
+        points=points,
+        text=cell(row, "claim", where),
+        source=cell(row, "source", where),
+    )
