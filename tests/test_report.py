@@ -11,7 +11,9 @@ import pytest
 from matplotlib.text import Text
 
 import report
+from docs import make_study
 from hans.challenge import HANS, HEURISTICS
+from tests import tiny
 from utils import figure_style
 from utils.data.challenge import Cell, ChallengeScores
 from utils.errors import InputError
@@ -795,8 +797,6 @@ def test_nothing_to_report_is_one_line(tmp_path, make):
 
 
 def test_the_readmes_published_table_is_the_one_reports_use():
-    from tests import tiny
-
     for page in ("README.md", "docs/published.md"):
         text = (tiny.ROOT / page).read_text()
         rows = re.findall(r"^\| (\d+) \| ([\d. /]+) \| ([\d., ]+) \| ([\d., ]+) \|$", text, flags=re.M)
@@ -806,24 +806,32 @@ def test_the_readmes_published_table_is_the_one_reports_use():
         assert found == PUBLISHED and len(rows) == len(PUBLISHED), page
 
 
-@pytest.mark.parametrize(("folder", "page"), [("study/first", "docs/first_study.md"), ("study", "docs/study.md")])
-def test_a_studys_recorded_rows_give_its_tables(tmp_path, folder, page):
-    """results.csv alone gives results.md, and so the tables of that kind on the study's page and in the README."""
-    from tests import tiny
-
+@pytest.mark.parametrize("folder", ["study/first", "study"])
+def test_a_studys_recorded_rows_give_its_tables(tmp_path, folder):
+    """results.csv, with what stands beside it, gives results.md again; and so the tables of the first study's page."""
     folder = tiny.ROOT / folder
-    if not (folder / "results.csv").exists():
-        pytest.skip(f"{folder} has no runs yet")
-    run(folder / "results.csv", "--output_dir", str(tmp_path))
+    for name in ("results.csv", "timings.csv", "claims.csv"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, tmp_path)
+    run(tmp_path / "results.csv")
     made = (tmp_path / "results.md").read_text()
     assert made == (folder / "results.md").read_text()
-    readme = (tiny.ROOT / "README.md").read_text().partition("**Ours.**")[2].partition("**Published")[0]
-    readme = readme if str(folder.relative_to(tiny.ROOT) / "results.csv") in readme else ""
-    lines, found = set(made.splitlines()), 0
-    for text in (readme, (tiny.ROOT / page).read_text()):
-        for table in re.findall(r"(?:^\|.*\|\n)+", text, flags=re.M):
-            rows = table.splitlines()
-            if rows[0] in lines:
-                assert set(rows) <= lines
-                found += 1
-    assert found > (2 if readme else 0)
+    if folder.name == "first":
+        lines = set(made.splitlines())
+        own = re.findall(r"(?:^\|.*\|\n)+", (tiny.ROOT / "docs" / "first_study.md").read_text(), flags=re.M)
+        found = [rows for table in own if (rows := table.splitlines())[0] in lines]
+        assert len(found) > 2 and all(set(rows) <= lines for rows in found)
+
+
+def test_the_pages_show_the_tables_of_the_studys_report():
+    for page in make_study.PAGES:
+        text = page.read_text()
+        assert make_study.filled(text) == text, f"{page.name}: run python -m docs.make_study"
+    assert make_study.COPIED.search((tiny.ROOT / "docs" / "study.md").read_text())
+    source = "<!-- study/first/results.md: At a glance; only {} -->\nold\n<!-- end -->"
+    table = make_study.filled(source.format("random, hard")).splitlines()[2:-2]
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| random", "| hard"]
+    with pytest.raises(InputError, match="At a glance has no row of nobody"):
+        make_study.filled(source.format("random, nobody"))
+    with pytest.raises(InputError, match="has no table 'Nothing'"):
+        make_study.filled(source.format("random").replace("At a glance", "Nothing"))
