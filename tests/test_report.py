@@ -130,6 +130,19 @@ def test_the_main_table_is_laid_out_as_the_published_one(sweep):
     assert rows[0][6] == "0.120 ± 0.020, 0.130 ± 0.020, 0.140 ± 0.020"
 
 
+def test_the_summary_sets_accuracy_difference_challenge_and_cost_beside_each_other(sweep):
+    run(sweep)
+    found = tables((sweep / "report" / "results.md").read_text())
+    header, *rows = found["Summary"]
+    assert header[4:] == [
+        "mean of mnli and mnli-mm", "difference from random", "HANS non-entailed", "HANS entailed", "HANS overall", "cost",
+    ]  # fmt: skip
+    rows = {row[1]: row for row in rows}
+    assert rows["random"][4:6] == ["61.5 ± 1.0", "-"] and rows["random"][6].startswith("13.0 ± 2.0")
+    assert rows["diverse"][5] == {row[1]: row for row in found["Difference from random"]}["diverse"][4]
+    assert rows["diverse"][-1] == {row[1]: row for row in found["Cost"]}["diverse"][5] == "0.70"
+
+
 def test_at_a_glance_has_a_row_per_way_and_a_column_per_share(sweep):
     run(sweep)
     header, *rows = tables((sweep / "report" / "results.md").read_text())["At a glance"]

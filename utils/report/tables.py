@@ -40,7 +40,7 @@ def tables_of(runs: Runs, *, with_published: bool = False, against: str = "rando
     if runs.grouped:
         tables.append(challenge_sets(runs))
     if compared:
-        tables += [*([looks(runs)] if runs.looks else []), comparison(runs, against)]
+        tables += [looks(runs) if runs.looks else summary(runs, against), comparison(runs, against)]
         tables += [*([replication(runs)] if runs.claims else []), cost(runs)]
     if runs.subset_columns:
         tables.append(chosen(runs))
@@ -68,6 +68,27 @@ def overview(runs: Runs) -> Table:
     meaning += [f"{challenge.headline} accuracy, %" for challenge in runs.shown]
     words = f"{' ; '.join(meaning)}. ± standard deviation over seeds.{_failure_words(runs)}"
     return Table("At a glance", rows, words)
+
+
+def summary(runs: Runs, against: str = "random") -> Table:
+    """A row per arm: accuracy, difference, challenge sets and cost beside each other."""
+    (name, columns), *_ = metrics_of(runs).items()
+    shown = [column for challenge in [*runs.shown, *runs.grouped] for column in challenge.compared]
+    differences = differences_from_random(runs.arms, {name: columns}, against=against)
+    rows = [["data %", "chosen by", "equal", "seeds", name, f"difference from {against}", *shown, "cost"]]
+    for arm, results in runs.arms.items():
+        if not results:
+            continue
+        dev = _mean([np.mean([r.scores[column] for column in columns]) for r in results], 100, 1)
+        difference = differences.get(arm, {}).get(name)
+        scores = [_mean(_known(results, column), 100, 1) for column in shown]
+        cost = np.mean([r.cost for r in results]) + runs.scoring.get(arm[0], 0.0)
+        rows.append([*_arm(runs, arm), dev, _difference(difference, with_verdict=True), *scores, f"{cost:.2f}"])
+    words = (
+        "Accuracies in %, mean ± standard deviation over seeds. Difference in points, paired by seed, as in the next table. "
+        "Cost: training and scoring together, in training epochs on everything." + _failure_words(runs)
+    )
+    return Table("Summary", rows, words)
 
 
 def accuracy(runs: Runs) -> Table:
