@@ -176,18 +176,18 @@ class Experiment:
         """float (halves, z) margins of the dev examples that every run was evaluated on, and their rows (z,)."""
         import numpy as np
 
+        from utils.data.predictions import read_predictions
+
         found, rows = [], None
         for half in range(self.halves):
             path = self.out / "runs" / f"{half}" / f"predictions_{self.dev}.tsv"
-            header, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
-            own = [int(line[0]) for line in lines]
-            if rows not in (None, own):
+            predictions = read_predictions(path)
+            if rows is not None and not np.array_equal(rows, predictions.index):
                 raise InputError(f"{path}: other dev examples than in the other runs")
-            rows = own
-            gold = np.array([float(line[header.index(f"p_{line[1]}")]) for line in lines])
-            gold = np.clip(gold, SMALLEST_P, 1 - SMALLEST_P)
+            rows = predictions.index
+            gold = np.clip(predictions.p_gold, SMALLEST_P, 1 - SMALLEST_P)
             found.append(np.log(gold) - np.log1p(-gold))
-        return np.stack(found), np.array(rows)
+        return np.stack(found), rows
 
     def scores(self, rows) -> dict:
         """By name: scores float (n,), or (n, z) of those that look at the dev examples `rows` (z,)."""

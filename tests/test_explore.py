@@ -166,8 +166,9 @@ def test_data_alone_give_a_map_and_predictions_of_a_run_give_columns(data, tmp_p
     [
         ({"gold": "neutral"}, "another gold label"),
         ({"index": 24}, "names row 24"),
-        ({"prediction": "maybe"}, "line 2 is not one"),
-        ({"index": "x"}, "line 2 is not one"),
+        ({"prediction": "maybe"}, "it holds 'maybe', which is no label"),
+        ({"index": "x"}, "line 2: expected index, gold label"),
+        ({"gold": "gold"}, "line 2: expected index, gold label"),
     ],
 )
 def test_predictions_of_other_examples_are_refused(data, tmp_path, changes, message):

@@ -775,7 +775,7 @@ def test_predictions_that_were_cut_short_are_named(tmp_path):
     write_run(tmp_path / "good", "random", 0.1, 0, 0.6)
     bad = write_run(tmp_path / "bad", "hard", 0.1, 0, 0.7)
     (bad / "predictions_dev_matched.tsv").write_text("index\tgold\tprediction\n0\ta\n")
-    assert any("predictions_dev_matched.tsv: expected index" in line for line in load_runs(tmp_path).problems)
+    assert any("predictions_dev_matched.tsv: line 2: expected index" in line for line in load_runs(tmp_path).problems)
 
 
 @pytest.mark.parametrize("name", ["chosen", "a: b"])

@@ -1,6 +1,5 @@
 """What is known of each example, as columns that the page can colour by, show and sort; and where it lies on the maps."""
 
-import csv
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.data.logits import softmax
 from utils.data.overlap import HEURISTICS
+from utils.data.predictions import read_predictions
 from utils.errors import InputError, quoted
 from utils.selection.cluster_quality import PairFacts
 from utils.selection.dynamics import Dynamics, mean_where_seen
@@ -144,7 +144,7 @@ def _of_the_model(examples: Examples, inputs: Inputs, predictions) -> list[Colum
     if logits is None and inputs.dynamics is not None:
         logits = inputs.dynamics.logits[-1]
     if predictions:
-        predicted, gold = read_predictions(predictions, examples)
+        predicted, gold = predictions_of(predictions, examples)
     elif logits is not None and examples.label_names:
         logits = np.asarray(logits, dtype=np.float32)
         seen = ~np.isnan(logits).any(axis=1)
@@ -163,44 +163,34 @@ def _of_the_model(examples: Examples, inputs: Inputs, predictions) -> list[Colum
     return columns
 
 
-def read_predictions(path, examples: Examples) -> tuple[np.ndarray, np.ndarray | None]:
+def predictions_of(path, examples: Examples) -> tuple[np.ndarray, np.ndarray | None]:
     """What a run predicted: int64 (n,) classes, or float32 scores for regression; and the probability of the gold label,
     None for regression. Rows that the file lacks are unknown.
 
     Raises InputError where the file is not a predictions_*.tsv, or is of other examples: their gold labels tell.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except FileNotFoundError:
-        raise InputError(
-            f"--predictions {path}: no such file; run_glue.py --do_eval writes predictions_*.tsv"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--predictions {path}: not a table of text ({str(error)[:200]})") from None
     if examples.labels is None:
         raise InputError(f"--predictions {path}: {examples.source} has no labels to check it by; leave the flag out")
+    found = read_predictions(path)
     classes = {name: i for i, name in enumerate(examples.label_names)}
-    predicted = np.full(len(examples), UNKNOWN if classes else np.nan, dtype=np.int64 if classes else np.float32)
-    probability = np.full(len(examples), np.nan, dtype=np.float32) if classes else None
-    for line, row in enumerate(rows, start=2):
-        try:
-            i = int(row["index"])
-            if not 0 <= i < len(examples):
-                raise InputError(f"it names row {i}, but {examples.source} has the rows 0 to {len(examples) - 1}")
-            gold = classes[row["gold"]] if classes else float(row["gold"])
-            if not np.isclose(gold, examples.labels[i], rtol=1e-4):
-                raise InputError(
-                    f"it gives row {i} another gold label than {examples.source}; is it of another --split?"
-                )
-            predicted[i] = classes[row["prediction"]] if classes else float(row["prediction"])
-            if classes:
-                probability[i] = float(row[f"p_{row['gold']}"])
-        except InputError as error:
-            raise InputError(f"--predictions {path}: line {line}: {error}") from None
-        except (KeyError, ValueError, TypeError) as error:
+    try:
+        gold, answers = (
+            [classes[name] if classes else float(name) for name in own] for own in (found.gold, found.answers)
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"--predictions {path}: it holds {quoted(error.args[0])}, which is no label of this task"
+        ) from None
+    for i, own in zip(found.index.tolist(), gold, strict=True):
+        if not 0 <= i < len(examples):
             raise InputError(
-                f"--predictions {path}: line {line} is not one of a predictions_*.tsv of this task "
-                f"({type(error).__name__}: {quoted(str(error))})"
-            ) from None
-    return predicted, probability
+                f"--predictions {path}: it names row {i}, but {examples.source} has the rows 0 to {len(examples) - 1}"
+            )
+        if not np.isclose(own, examples.labels[i], rtol=1e-4):
+            raise InputError(
+                f"--predictions {path}: it gives row {i} another gold label than {examples.source}; is it of another --split?"
+            )
+    predicted = np.full(len(examples), UNKNOWN if classes else np.nan, dtype=np.int64 if classes else np.float32)
+    probability = np.full(len(examples), np.nan, dtype=np.float32)
+    predicted[found.index], probability[found.index] = answers, found.p_gold
+    return predicted, probability if classes else None

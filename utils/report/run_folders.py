@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utils.costs import FORWARD
 from utils.data.challenge import MEAN, WORST, ChallengeScores, grouped_column
+from utils.data.predictions import read_predictions
 from utils.data.tasks import Task, get_task
 from utils.errors import InputError
 from utils.files import read_json
@@ -217,14 +218,5 @@ def _subset(path: Path, name: str) -> dict[str, float]:
 
 
 def _is_constant(path: Path) -> bool:
-    """Whether a predictions file of several rows holds one answer only. Raises InputError where it holds none."""
-    if not path.exists():
-        return False
-    try:
-        answers = [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-        answers[0]  # an emptied file has none
-    except (IndexError, UnicodeDecodeError):
-        raise InputError(
-            f"{path}: expected index, gold label and prediction in each row; it was cut short or is another file"
-        ) from None
-    return len(answers) > 1 and len(set(answers)) == 1
+    """Whether a run gives every dev example the same answer; no where it wrote no predictions."""
+    return path.exists() and read_predictions(path).one_answer

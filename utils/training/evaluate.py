@@ -8,7 +8,7 @@ import torch
 
 from utils.data.examples import Examples
 from utils.data.metrics import compute_metrics
-from utils.data.tasks import Task
+from utils.data.predictions import write_predictions
 from utils.data.tokens import Encoded
 from utils.errors import InputError
 from utils.files import read_json, write_json, write_text
@@ -42,7 +42,9 @@ def evaluate(
     if folder and session.processes.main:
         short = task.dev[examples.split].short
         write_text(folder / f"eval_results_{short}.txt", "".join(f"{k} = {v}\n" for k, v in metrics.items()))
-        _write_predictions(folder / f"predictions_{examples.split}.tsv", task, rows, gold, predictions, logits)
+        probabilities = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+        path = folder / f"predictions_{examples.split}.tsv"
+        write_predictions(path, task, rows, gold, predictions, probabilities)
     return metrics
 
 
@@ -56,20 +58,6 @@ def add_to_eval_log(path: Path, step: int, split: str, metrics: dict) -> None:
     except (KeyError, TypeError):
         raise InputError(f"{path}: not what a run of ours writes; move it away") from None
     write_json(path, [*earlier, {"step": step, "split": split, **metrics}])
-
-
-def _write_predictions(path, task: Task, rows, gold, predictions, logits) -> None:
-    if task.regression:
-        header = ["index", "gold", "prediction"]
-        lines = [f"{i}\t{g:g}\t{p:.6f}" for i, g, p in zip(rows, gold, predictions, strict=True)]
-    else:
-        header = ["index", "gold", "prediction", *(f"p_{name}" for name in task.labels)]
-        p = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
-        lines = [
-            "\t".join([str(i), task.labels[g], task.labels[k], *(f"{x:.6f}" for x in row)])
-            for i, g, k, row in zip(rows, gold, predictions, p, strict=True)
-        ]
-    write_text(path, "\n".join(["\t".join(header), *lines]) + "\n")
 
 
 def write_server_file(
