@@ -3,7 +3,8 @@
   python -m study.collect SWEEP_FOLDER ...
 
 A run that is there already is replaced. A run without HANS is not finished, and left out. The model is called by its name,
-since the path of its folder says nothing to others.
+since the path of its folder says nothing to others. Of chosen examples their confidence is kept too: the mean probability
+that the sweep's proxy run gives their labels, over its snapshots.
 """
 
 import csv
@@ -14,8 +15,13 @@ from hans.challenge import HANS
 from utils.errors import InputError, run_script
 from utils.files import write_text
 from utils.report.recorded import TIMINGS_FILE, csv_rows, csv_text, timing_rows
+from utils.report.results import SUBSET
 from utils.report.run_folders import load_runs
+from utils.selection.dynamics import Dynamics
+from utils.selection.selection import Selection
 
+CONFIDENCE = f"{SUBSET}confidence"  # a column of results.csv
+PROXY_DYNAMICS = Path("selector", "proxy_run", "dynamics.npz")
 STUDY = Path(__file__).resolve().parent
 
 
@@ -39,8 +45,10 @@ def main(folders: list[str] | None = None) -> None:
         for problem in runs.problems:
             print(f"{folder}: {problem}", file=sys.stderr)
         rows = [row for row in records(csv_rows(runs)) if row.get(HANS.headline, "") != ""]
+        chosen = {result.name: result.folder / "selection.npz" for result in runs.results}
         for row in rows:
             row["model"] = Path(row["model"]).name
+            row[CONFIDENCE] = confidence(chosen[row["run"]], folder / PROXY_DYNAMICS)
         names = {row["run"] for row in rows}
         results.append(rows)
         timings.append([row for row in records(timing_rows(runs)) if row["run"] in names])
@@ -49,6 +57,13 @@ def main(folders: list[str] | None = None) -> None:
         if rows:
             write_text(STUDY / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
         print(f"{STUDY / name}: {len(rows)} runs")
+
+
+def confidence(selection: Path, dynamics: Path) -> float | str:
+    """Mean confidence of the chosen examples; "" where there is no choice, or no proxy run."""
+    if not (selection.exists() and dynamics.exists()):
+        return ""
+    return round(float(Dynamics.load(dynamics).confidence()[Selection.load(selection).indices].mean()), 6)
 
 
 def records(rows: list[list]) -> list[dict]:

@@ -10,6 +10,8 @@ from study import collect
 from tests import tiny
 from tests.conformance.test_coverage import cloud, inputs_of
 from utils.flags import OBJECTIVES
+from utils.selection.dynamics import Dynamics
+from utils.selection.selection import Selection
 from utils.selection.strategies import STRATEGIES, select
 from utils.selection.strategies.registry import load_plugin
 
@@ -54,6 +56,16 @@ def test_collected_rows_replace_earlier_ones_and_may_have_other_columns():
         {"run": "b", "mnli": "0.6", "x": "2", "y": ""},
         {"run": "c", "mnli": "0.8", "x": "", "y": "3"},
     ]
+
+
+def test_the_confidence_of_chosen_examples_is_that_of_the_proxy_run(tmp_path):
+    logits = np.zeros((2, 3, 2), dtype=np.float16)
+    logits[:, 1, 0] = np.log(3)  # 3/4 for the gold label; the others have 1/2
+    Dynamics(logits, np.zeros(3, dtype=np.int64), ("a", "b"), np.arange(2), "eval", "f").save(tmp_path / "dynamics.npz")
+    Selection(np.array([1, 2]), np.ones(2), 3, "f").save(tmp_path / "selection.npz")
+    assert collect.confidence(tmp_path / "selection.npz", tmp_path / "dynamics.npz") == pytest.approx(0.625, abs=1e-4)
+    assert collect.confidence(tmp_path / "selection.npz", tmp_path / "none.npz") == ""
+    assert collect.confidence(tmp_path / "none.npz", tmp_path / "dynamics.npz") == ""
 
 
 def test_the_script_names_flags_that_exist(tmp_path):
