@@ -1,4 +1,5 @@
-"""Copies the tables of the study's reports into the pages that show them: run it after `python report.py study/results.csv`.
+"""Copies the tables of the study's reports into the pages that show them, and draws docs/study.png: run it after
+`python report.py study/results.csv`.
 
   python -m docs.make_study
 
@@ -11,8 +12,15 @@ A page says where a table comes from, and which of its rows it shows; the lines 
 import re
 from pathlib import Path
 
+import numpy as np
+
+from hans.challenge import HANS
+from study.collect import CONFIDENCE
 from utils.errors import InputError, run_script
+from utils.figure_style import ACCENT, direct_labels, new_figure
 from utils.files import write_text
+from utils.report.recorded import read_csv
+from utils.report.results import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = tuple(ROOT / name for name in ("README.md", "docs/study.md"))
@@ -20,6 +28,8 @@ COPIED = re.compile(
     r"(?P<head><!-- (?P<report>\S+): (?P<title>[^;>]+?)(?:; only (?P<rows>[^>]+?))? -->\n).*?(?P<end><!-- end -->)",
     re.S,
 )
+FIGURE = ROOT / "docs" / "study.png"
+SHARE = 0.1  # of the main comparison
 NAMES = "chosen by"  # the column whose values select rows
 
 
@@ -27,6 +37,8 @@ def main() -> None:
     for page in PAGES:
         write_text(page, filled(page.read_text(encoding="utf-8")))
         print(f"written: {page.relative_to(ROOT)}")
+    draw(ROOT / "study" / "results.csv", FIGURE)
+    print(f"written: {FIGURE.relative_to(ROOT)}")
 
 
 def filled(text: str) -> str:
@@ -57,6 +69,42 @@ def _table(report: str, title: str, only: list[str] | None) -> str:
 
 def _cells(row: str) -> list[str]:
     return row.strip("| ").split(" | ")
+
+
+def draw(results: Path, path: Path) -> None:
+    """Dev accuracy against the confidence of the chosen examples, and HANS against dev accuracy; a mark for each arm."""
+    runs = read_csv(results, challenges=(HANS,))
+    arms = {strategy: own for (strategy, share, _), own in runs.arms.items() if share == SHARE and own}
+
+    def dev(result: Result) -> float:
+        return float(np.mean([result.scores[name] for name in runs.dev]))
+
+    def mean(strategy: str, value) -> float:
+        return 100 * float(np.mean([value(result) for result in arms[strategy]]))
+
+    def others(strategy: str) -> bool:
+        """Whether an arm has chosen other examples than random, and their confidence is known."""
+        return any(CONFIDENCE in r.subset and r.subset != of_random.get(r.seed) for r in arms[strategy])
+
+    of_random = {result.seed: result.subset for result in arms["random"]}
+    confidence = {
+        strategy: [r.subset[CONFIDENCE] for r in own if CONFIDENCE in r.subset]
+        for strategy, own in arms.items()
+        if strategy == "random" or others(strategy)
+    }
+    chosen = {strategy: (100 * float(np.mean(own)), mean(strategy, dev)) for strategy, own in confidence.items()}
+    tested = {strategy: (mean(strategy, dev), mean(strategy, lambda r: r.scores[HANS.headline])) for strategy in arms}
+    with new_figure(path, 3.2, formats=(".png",)) as figure:
+        left, right = figure.subplots(1, 2)
+        for axes, points in ((left, chosen), (right, tested)):
+            axes.scatter(*zip(*points.values(), strict=True), s=14, color=ACCENT)
+            axes.scatter(*points["random"], s=22, color="black", marker="s")
+            axes.grid()
+            axes.margins(0.12)
+        left.set(xlabel="confidence of the chosen examples, %", ylabel="dev accuracy, %")
+        right.set(xlabel="dev accuracy, %", ylabel="accuracy on HANS non-entailed, %")
+        for axes, points in ((left, chosen), (right, tested)):
+            direct_labels(axes, points)
 
 
 if __name__ == "__main__":
