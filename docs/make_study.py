@@ -25,7 +25,7 @@ from utils.report.results import Result
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = tuple(ROOT / name for name in ("README.md", "docs/study.md"))
 COPIED = re.compile(
-    r"(?P<head><!-- (?P<report>\S+): (?P<title>[^;>]+?)(?:; only (?P<rows>[^>]+?))? -->\n).*?(?P<end><!-- end -->)",
+    r"(?P<head><!-- (?P<report>\S+): (?P<title>[^;>]+?)(?:; only (?P<rows>[^>]+?))? -->\n)(?:(?!<!-- ).)*?(?P<end><!-- end -->)",
     re.S,
 )
 FIGURE = ROOT / "docs" / "study.png"
@@ -43,6 +43,8 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """The page with every copied table as its report has it now."""
+    if len(COPIED.findall(text)) != len(re.findall(r"<!-- \S+\.md:", text)):
+        raise InputError("a table is not marked as docs/make_study.py says: its first or its end mark is not complete")
     return COPIED.sub(lambda found: f"{found['head']}\n{_table(**_source(found))}\n\n{found['end']}", text)
 
 

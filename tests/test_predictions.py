@@ -36,6 +36,8 @@ def test_of_a_regression_there_are_no_probabilities(tmp_path):
         ("premise\tgold\tprediction\n1\ta\ta\n", "predictions.tsv: expected index, gold label"),
         ("index\tgold\tprediction\n1\ta\ta\n2\ta\n", "predictions.tsv: line 3: expected index"),
         ("index\tgold\tprediction\tp_a\n1\ta\ta\t0.5\n2\ta\ta\n", "predictions.tsv: line 3: expected index"),
+        ("index\tgold\tprediction\tp_a\tp_b\n1\ta\ta\t0.\n", "predictions.tsv: line 2: expected index"),
+        (f"index\tgold\tprediction\n{2**70}\ta\ta\n", "predictions.tsv: line 2: expected index"),
         ("index\tgold\tprediction\tp_a\n1\tb\ta\t0.5\n", "predictions.tsv: line 2: expected index"),
     ],
 )

@@ -534,44 +534,60 @@ def test_recorded_seconds_stand_in_the_table_of_costs(sweep, tmp_path):
 
 
 def test_published_claims_stand_beside_what_was_measured(sweep, tmp_path):
-    """Where claims.csv lies beside results.csv; a report into another folder takes it along."""
+    """Where claims.csv lies beside results.csv. It is the user's file: it is read, never written."""
+    collapse(sweep / "runs" / "better-0")
     run(sweep)
     shutil.copy(sweep / "report" / "results.csv", tmp_path)
-    header, claims = ",".join(CLAIM_COLUMNS), tmp_path / "claims.csv"
+    claims = tmp_path / "claims.csv"
     claims.write_text(
-        f"{header}\nhard,0.1,mnli,better,7.5,more than random,A et al. 2020\nccs,0.1,mnli,within,1,no less,B 2021\n"
+        "\ufeff" + ",".join(CLAIM_COLUMNS) + "\nhard,0.1,mnli,better,7.50,more | random,A et al. 2020\n"
+        "ccs,0.1,mnli,within,1,no less,B 2021\ndiverse,0.1,glue,worse,,less,C\n",
+        encoding="utf-8",
     )
-    run(tmp_path / "results.csv", "--output_dir", str(tmp_path / "again"))
-    text = (tmp_path / "again" / "results.md").read_text()
-    first, second = tables(text)["Replication"][1:]
-    assert first[:6] == ["10", "hard", "more than random", "A et al. 2020", "mnli", "better by 7.5"]
+    before = claims.read_bytes()
+    run(tmp_path / "results.csv")
+    assert claims.read_bytes() == before
+    text = (tmp_path / "results.md").read_text()
+    first, second, third = tables(text.replace("\\|", "or"))["Replication"][1:]
+    assert first[:6] == ["10", "hard", "more or random", "A et al. 2020", "mnli", "better by 7.5"]
     measured = {row[1]: row for row in tables(text)["Difference from random"]}["hard"][5]
-    assert first[6].split("]")[0] == measured.split("]")[0] and int(first[7]) > 1
+    assert first[6].split("]")[0] == measured.split("]")[0] and first[7] == "3"
     assert second[5:] == ["within 1", "-", "0", "not run"]
-    assert (tmp_path / "again" / "claims.csv").read_text() == claims.read_text()
-    assert "Replication" not in (sweep / "report" / "results.md").read_text()
-    for row, message in [
+    assert third[6:] == ["-", "0 (1 failed)", "not compared"]
+    run(tmp_path / "results.csv", "--against", "all")
+    assert "Replication" not in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
         ("hard,0.1,mnli,more,7,c,s", "line 2: expected is 'more'; one of better, worse, within"),
         ("hard,0.1,mnli,worse,-7,c,s", "line 2: points is -7, expected a number above 0"),
         ("hard,0.1,mnli,within,,c,s", "line 2: points is .*, expected a number"),
-        ("hard,0.1,glue,worse,,c,s", "claims.csv: metric is 'glue' for hard; compared are mean of mnli"),
-    ]:
-        claims.write_text(f"{header}\n{row}\n")
-        with pytest.raises(InputError, match=message):
-            run(tmp_path / "results.csv")
+        ("hard,10,mnli,worse,,c,s", "line 2: data_pct is 10, expected a fraction of the data"),
+    ],
+)
+def test_a_claim_that_cannot_be_meant_is_named(sweep, tmp_path, row, message):
+    run(sweep)
+    shutil.copy(sweep / "report" / "results.csv", tmp_path)
+    (tmp_path / "claims.csv").write_text(",".join(CLAIM_COLUMNS) + f"\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "results.csv")
 
 
 @pytest.mark.parametrize(
     ("expected", "points", "interval", "verdict"),
     [
         ("better", None, (0.1, 4), "replicated"),
-        ("better", 7, (0.1, 4), "replicated"),
-        ("better", 7, (-1, 4), "not replicated"),  # the published size is excluded
+        ("better", 7, (0.1, 8), "replicated"),
+        ("better", 7, (0.1, 4), "smaller than published"),
+        ("better", 7, (-0.1, 4), "smaller than published"),
+        ("better", 7, (-4, -1), "not replicated"),
         ("better", 3, (-1, 4), "undecided"),
         ("better", None, (-1, 4), "undecided"),
         ("better", None, (-4, -1), "not replicated"),
         ("worse", None, (-4, -1), "replicated"),
-        ("worse", 5, (-4, 1), "not replicated"),
+        ("worse", 5, (-4, 1), "smaller than published"),
         ("worse", 3, (-4, 1), "undecided"),
         ("within", 1, (-0.9, 0.9), "replicated"),
         ("within", 1, (-0.9, 1.1), "undecided"),
@@ -846,5 +862,7 @@ def test_the_pages_show_the_tables_of_the_studys_report():
     assert [row.split(" | ")[0] for row in table[2:]] == ["| random", "| hard"]
     with pytest.raises(InputError, match="At a glance has no row of nobody"):
         make_study.filled(source.format("random, nobody"))
+    with pytest.raises(InputError, match="end mark is not complete"):
+        make_study.filled(source.format("random").replace("end -->", "en -->") + source.format("random"))
     with pytest.raises(InputError, match="has no table 'Nothing'"):
         make_study.filled(source.format("random").replace("At a glance", "Nothing"))

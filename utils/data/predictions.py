@@ -48,25 +48,26 @@ def write_predictions(path, task: Task, index, gold, predictions, probabilities)
 def read_predictions(path) -> Predictions:
     """Raises InputError, naming the line, where it is another file or was cut short, or where there is no line."""
     try:
-        header, *lines = (line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines() or [""])
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; run_glue.py --do_eval writes predictions_*.tsv") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a table of text") from None
+    header, *lines = (line.split("\t") for line in text.removesuffix("\n").split("\n"))
+    if header[:3] != COLUMNS or not lines:
+        raise InputError(_other_file(path))
     places = {name: place for place, name in enumerate(header)}
-    classes = any(name.startswith(PROBABILITY) for name in header)
     index, gold, answers, p_gold = [], [], [], []
     for number, line in enumerate(lines, start=2):
         try:
-            row, own, answer = line[:3]
-            index.append(int(row))
-            p_gold.append(float(line[places[f"{PROBABILITY}{own}"]]) if classes else np.nan)
-        except (ValueError, LookupError):
+            if len(line) != len(header):
+                raise ValueError
+            index.append(np.int64(int(line[0])))
+            p_gold.append(float(line[places[f"{PROBABILITY}{line[1]}"]]) if len(header) > 3 else np.nan)
+        except (ValueError, LookupError, OverflowError):
             raise InputError(_other_file(f"{path}: line {number}")) from None
-        gold.append(own)
-        answers.append(answer)
-    if header[:3] != COLUMNS or not lines:
-        raise InputError(_other_file(path))
+        gold.append(line[1])
+        answers.append(line[2])
     return Predictions(np.array(index, dtype=np.int64), gold, answers, np.array(p_gold))
 
 

@@ -244,6 +244,8 @@ def _check_classes(table: Table, column: str, labels: tuple[str, ...], found: Co
         )
     spelt: dict[str, str] = {}
     for name in labels:
+        if re.search(r"[\t\r\n]", name):
+            raise InputError(f"{table.path}: the label {quoted(name)} holds a tab or a line break; rename it")
         other = spelt.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()), name)
         if other != name:
             raise InputError(

@@ -9,7 +9,7 @@ from utils.report.fields import cell
 CLAIMS_FILE = "claims.csv"  # beside a results.csv
 CLAIM_COLUMNS = ("strategy", "data_pct", "metric", "expected", "points", "claim", "source")
 BETTER, WORSE, WITHIN = EXPECTED = ("better", "worse", "within")
-REPLICATED, NOT_REPLICATED, UNDECIDED = "replicated", "not replicated", "undecided"
+REPLICATED, SMALLER, NOT_REPLICATED, UNDECIDED = "replicated", "smaller than published", "not replicated", "undecided"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Claim:
     """One claim about the difference of `strategy` from random at a share of the data, for equal epochs.
 
     metric: a name of `metrics_of`. expected: `better` or `worse` than random, by the published `points` where the paper gives
-    a size; or `within` so many points of it. text: the claim in words, with the setting of the paper; source: the paper.
+    a size; or `within` so many points of it, a margin. text: the claim in words, with the setting of the paper; source: the paper.
     """
 
     strategy: str
@@ -39,8 +39,12 @@ class Claim:
         return " ".join(filter(None, [self.expected, "by" if size and self.expected != WITHIN else "", size]))
 
     def verdict(self, difference: Difference) -> str:
-        """`replicated`: the interval lies where the claim says. `not replicated`: it lies on the other side of 0, or of the
-        published size. `undecided`: it holds values of both kinds."""
+        """What the interval says of the claim.
+
+        `replicated`: all of it lies on the claimed side of 0 (`within`: inside the margin), and reaches the published size;
+        `smaller than published`: all of it lies below the published size; `not replicated`: all of it lies on the other side
+        of 0 (`within`: outside the margin); `undecided`: anything else. The published size is taken as exact.
+        """
         low, high = difference.low, difference.high
         if not difference.has_spread:
             return UNDECIDED
@@ -50,17 +54,11 @@ class Claim:
             return NOT_REPLICATED if low > self.points or high < -self.points else UNDECIDED
         if self.expected == WORSE:
             low, high = -high, -low
-        if low > 0:
-            return REPLICATED
-        return NOT_REPLICATED if high < (self.points or 0.0) else UNDECIDED
-
-
-def claim_rows(claims: tuple[Claim, ...]) -> list[list]:
-    """The rows of claims.csv: the header, then a row per claim."""
-    return [[*CLAIM_COLUMNS]] + [
-        [c.strategy, c.data_pct, c.metric, c.expected, "" if c.points is None else f"{c.points:g}", c.text, c.source]
-        for c in claims
-    ]
+        if high < 0:
+            return NOT_REPLICATED
+        if self.points is not None and high < self.points:
+            return SMALLER
+        return REPLICATED if low > 0 else UNDECIDED
 
 
 def claim_of(row: dict[str, str], where: str) -> Claim:
@@ -68,12 +66,15 @@ def claim_of(row: dict[str, str], where: str) -> Claim:
     expected = cell(row, "expected", where)
     if expected not in EXPECTED:
         raise InputError(f"{where}: expected is {expected!r}; one of {', '.join(EXPECTED)}")
+    share = cell(row, "data_pct", where, float)
+    if not 0 < share <= 1:
+        raise InputError(f"{where}: data_pct is {share:g}, expected a fraction of the data: 0.1 for 10 %")
     points = cell(row, "points", where, float) if row["points"] or expected == WITHIN else None
     if points is not None and points <= 0:
         raise InputError(f"{where}: points is {points:g}, expected a number above 0; `expected` gives the direction")
     return Claim(
         strategy=cell(row, "strategy", where),
-        data_pct=cell(row, "data_pct", where, float),
+        data_pct=round(share, 3),
         metric=cell(row, "metric", where),
         expected=expected,
         points=points,

@@ -103,8 +103,9 @@ def _claims(path: Path) -> tuple[Claim, ...]:
 def _rows(path: Path, expected: tuple[str, ...]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     """The header, and for each row how messages name it and {column: text}."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = [(f"{path}: line {number}", line) for number, line in enumerate(csv.reader(file, strict=True), 1)]
+        with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets begin a file with a byte order mark
+            reader = csv.reader(file, strict=True)
+            lines = [(f"{path}: line {reader.line_num}", line) for line in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not readable as CSV ({error}); it was cut short or is another kind of file"
@@ -114,7 +115,9 @@ def _rows(path: Path, expected: tuple[str, ...]) -> tuple[list[str], list[tuple[
     header = lines[0][1] if lines else []
     missing = [name for name in expected if name not in header]
     if missing:
-        raise InputError(f"{path}: has no column {missing[0]!r}; a report writes it with {', '.join(expected)}")
+        raise InputError(
+            f"{path}: has no column {missing[0]!r}; expected are, separated by commas: {', '.join(expected)}"
+        )
     doubled = [name for name in header if header.count(name) > 1]
     if doubled:
         raise InputError(f"{path}: has the column {doubled[0]!r} more than once; remove one of them")

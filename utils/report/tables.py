@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.data.challenge import ChallengeColumns
-from utils.errors import InputError
 from utils.report import published
-from utils.report.claims import CLAIMS_FILE
 from utils.report.comparison import Difference, differences_from_random, mean_and_std
 from utils.report.looks import OPEN, Look, looks_at
 from utils.report.results import AGAINST, SUBSET, Result, Runs
@@ -26,7 +24,8 @@ class Table:
     links: dict[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        lines = [f"| {' | '.join(row)} |" for row in self.rows]
+        cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in self.rows]
+        lines = [f"| {' | '.join(row)} |" for row in cells]
         if lines:
             lines = [lines[0], "|" + "---|" * len(self.rows[0]), *lines[1:], ""]
         return "\n".join([f"## {self.title}", "", *lines, self.words]).rstrip()
@@ -41,7 +40,9 @@ def tables_of(runs: Runs, *, with_published: bool = False, against: str = "rando
         tables.append(challenge_sets(runs))
     if compared:
         tables += [looks(runs) if runs.looks else summary(runs, against), comparison(runs, against)]
-        tables += [*([replication(runs)] if runs.claims else []), cost(runs)]
+        if runs.claims and against == "random" and not runs.looks:
+            tables.append(replication(runs))
+        tables.append(cost(runs))
     if runs.subset_columns:
         tables.append(chosen(runs))
     if with_published:
@@ -85,8 +86,9 @@ def summary(runs: Runs, against: str = "random") -> Table:
         cost = np.mean([r.cost for r in results]) + runs.scoring.get(arm[0], 0.0)
         rows.append([*_arm(runs, arm), dev, _difference(difference, with_verdict=True), *scores, f"{cost:.2f}"])
     words = (
-        "Accuracies in %, mean ± standard deviation over seeds. Difference in points, paired by seed, as in the next table. "
-        "Cost: training and scoring together, in training epochs on everything." + _failure_words(runs)
+        "In %, mean ± standard deviation over seeds. Difference in points, paired by seed, as in the next table; only seeds "
+        "that both have are in it. Cost: training and scoring together, in training epochs on everything."
+        + _failure_words(runs)
     )
     return Table("Summary", rows, words)
 
@@ -140,26 +142,21 @@ def comparison(runs: Runs, against: str = "random") -> Table:
 
 def replication(runs: Runs) -> Table:
     """What papers say of the arms beside what was measured: differences from random, paired by seed, in points."""
-    metrics = metrics_of(runs)
-    measured = differences_from_random(runs.arms, metrics)
+    measured = differences_from_random(runs.arms, metrics_of(runs))
     rows = [["data %", "chosen by", "published", "source", "compared on", "expected", "measured", "seeds", "verdict"]]
     for claim in runs.claims:
-        if claim.metric not in metrics:
-            raise InputError(
-                f"{CLAIMS_FILE}: metric is {claim.metric!r} for {claim.strategy}; compared are {', '.join(metrics)}"
-            )
         difference = measured.get(claim.arm, {}).get(claim.metric)
-        found = [_difference(None, with_verdict=False), "0", "not run"]
-        if difference is not None:
-            found = [_difference(difference, with_verdict=False), str(difference.n), claim.verdict(difference)]
-        about = [f"{100 * claim.data_pct:g}", claim.strategy, claim.text, claim.source, claim.metric]
-        rows.append([*about, claim.expectation, *found])
+        verdict = _why_not(runs, claim.arm) if difference is None else claim.verdict(difference)
+        seeds = f"{difference.n if difference else 0}{_failed(runs.failed[claim.arm])}"
+        about = [f"{100 * claim.data_pct:g}", claim.strategy, claim.text, claim.source, claim.metric, claim.expectation]
+        rows.append([*about, _difference(difference, with_verdict=False), seeds, verdict])
     words = (
-        "Published: the claim of the paper, in its setting. Expected: what it says of the difference from random here, by "
-        "the published size where it has one, `within` so many points. Measured: as in the table above. Replicated: the "
-        "interval lies on the side that the claim says. Not replicated: it lies on the other side, or it excludes a "
-        "difference of the published size. Undecided: neither; the number after > is the smallest true difference that "
-        "would have been seen."
+        "Published: the claim of the paper, in its setting. Expected: what it says of the difference from random, by the "
+        "published size where it has one, or `within` a margin. Measured: as in the table above. Replicated: all of the "
+        "interval lies on the claimed side of 0, and it reaches the published size; for `within`, inside the margin. Smaller "
+        "than published: all of it lies below the published size, which is taken as exact. Not replicated: all of it lies on "
+        "the other side of 0, or outside the margin. Undecided: anything else; the number after > is the smallest true "
+        "difference that would have been seen with 80 % power." + _failure_words(runs)
     )
     return Table("Replication", rows, words)
 
@@ -279,6 +276,13 @@ def beside_published(runs: Runs) -> Table:
 def _arm(runs: Runs, arm) -> list[str]:
     strategy, share, budget = arm
     return [f"{100 * share:g}", strategy, budget, f"{len(runs.arms[arm])}{_failed(runs.failed[arm])}"]
+
+
+def _why_not(runs: Runs, arm) -> str:
+    """Why an arm has no difference from random."""
+    if arm not in runs.arms:
+        return "not run"
+    return "not compared" if runs.arms[arm] else "all seeds failed"
 
 
 def _headings(challenges: list[ChallengeColumns]) -> list[str]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from utils.files import write_text
-from utils.report.claims import CLAIMS_FILE, claim_rows
 from utils.report.figures import draw
 from utils.report.latex import write_latex
 from utils.report.page import page
@@ -22,8 +21,6 @@ def write_report(
     write_text(out / "results.csv", csv_text(csv_rows(runs)))
     if len(timings := timing_rows(runs)) > 1:
         write_text(out / TIMINGS_FILE, csv_text(timings))
-    if runs.claims:
-        write_text(out / CLAIMS_FILE, csv_text(claim_rows(runs.claims)))
     text = "\n\n".join([f"# {title}", *(table.markdown() for table in tables)])
     write_text(out / "results.md", text + "\n")
     write_text(out / "report.html", page(title, [*tables, every_run(runs, out)], draw(runs, out, against=against), out))
