@@ -8,7 +8,7 @@
 #   study/run.sh thirty 0 1 2 3 4                                 # six arms at 30 %, at the learning rate of 30 %
 #   study/run.sh curve 0.05 0 1 2 3 4                             # random at another share, at its learning rate
 #   study/run.sh pool 0 1 2                                       # dfr, where 3,160 pairs are everything
-#   study/run.sh collect                                          # adds the finished runs to study/results.csv
+#   study/run.sh collect                                          # adds the finished runs to study/results.csv and docs/study.md
 #
 # The inputs of the arms (proxy run, embeddings, clusters) are made once for each folder, with the first of its seeds.
 # DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main.
@@ -86,5 +86,7 @@ case $part in
     ;;
   collect)
     python -m study.collect "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
+    python report.py study/results.csv --brief
+    python -m docs.make_study
     ;;
 esac
