@@ -19,6 +19,7 @@ from study.collect import CONFIDENCE
 from utils.errors import InputError, run_script
 from utils.figure_style import ACCENT, direct_labels, new_figure
 from utils.files import write_text
+from utils.flags import OBJECTIVES
 from utils.report.recorded import read_csv
 from utils.report.results import Result
 
@@ -30,6 +31,7 @@ COPIED = re.compile(
 )
 FIGURE = ROOT / "docs" / "study.png"
 SHARE = 0.1  # of the main comparison
+RANDOM_EXAMPLES = (*OBJECTIVES, "jtt_random")  # arms that train on what random chooses
 NAMES = "chosen by"  # the column whose values select rows
 
 
@@ -84,15 +86,10 @@ def draw(results: Path, path: Path) -> None:
     def mean(strategy: str, value) -> float:
         return 100 * float(np.mean([value(result) for result in arms[strategy]]))
 
-    def others(strategy: str) -> bool:
-        """Whether an arm has chosen other examples than random, and their confidence is known."""
-        return any(CONFIDENCE in r.subset and r.subset != of_random.get(r.seed) for r in arms[strategy])
-
-    of_random = {result.seed: result.subset for result in arms["random"]}
     confidence = {
-        strategy: [r.subset[CONFIDENCE] for r in own if CONFIDENCE in r.subset]
+        strategy: known
         for strategy, own in arms.items()
-        if strategy == "random" or others(strategy)
+        if strategy not in RANDOM_EXAMPLES and (known := [r.subset[CONFIDENCE] for r in own if CONFIDENCE in r.subset])
     }
     chosen = {strategy: (100 * float(np.mean(own)), mean(strategy, dev)) for strategy, own in confidence.items()}
     tested = {strategy: (mean(strategy, dev), mean(strategy, lambda r: r.scores[HANS.headline])) for strategy in arms}

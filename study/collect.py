@@ -8,8 +8,11 @@ that the sweep's proxy run gives their labels, over its snapshots.
 """
 
 import csv
+import functools
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from hans.challenge import HANS
 from utils.errors import InputError, run_script
@@ -63,7 +66,12 @@ def confidence(selection: Path, dynamics: Path) -> float | str:
     """Mean confidence of the chosen examples; "" where there is no choice, or no proxy run."""
     if not (selection.exists() and dynamics.exists()):
         return ""
-    return round(float(Dynamics.load(dynamics).confidence()[Selection.load(selection).indices].mean()), 6)
+    return round(float(_confidence_of_all(dynamics)[Selection.load(selection).indices].mean()), 6)
+
+
+@functools.cache  # all runs of a sweep ask for the same
+def _confidence_of_all(dynamics: Path) -> np.ndarray:
+    return Dynamics.load(dynamics).confidence()
 
 
 def records(rows: list[list]) -> list[dict]:

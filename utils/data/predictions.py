@@ -26,7 +26,7 @@ class Predictions:
 
     @property
     def one_answer(self) -> bool:
-        """Whether several examples have the same answer and no other is given."""
+        """Whether there are several examples, and all have the same answer."""
         return len(self.answers) > 1 and len(set(self.answers)) == 1
 
 

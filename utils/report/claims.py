@@ -35,8 +35,9 @@ class Claim:
     @property
     def expectation(self) -> str:
         """better, worse by 7, within 1"""
-        size = "" if self.points is None else f"{self.points:g}"
-        return " ".join(filter(None, [self.expected, "by" if size and self.expected != WITHIN else "", size]))
+        if self.points is None:
+            return self.expected
+        return f"{self.expected} {'' if self.expected == WITHIN else 'by '}{self.points:g}"
 
     def verdict(self, difference: Difference) -> str:
         """What the interval says of the claim.

@@ -218,5 +218,5 @@ def _subset(path: Path, name: str) -> dict[str, float]:
 
 
 def _is_constant(path: Path) -> bool:
-    """Whether a run gives every dev example the same answer; no where it wrote no predictions."""
+    """Whether a run gives every dev example the same answer. False where it wrote no predictions."""
     return path.exists() and read_predictions(path).one_answer
