@@ -62,6 +62,8 @@ def _table(report: str, title: str, only: list[str] | None) -> str:
         raise InputError(f"{report}: has no table {title!r}")
     header, line, *rows = section[1].splitlines()
     if only is not None:
+        if NAMES not in _cells(header):
+            raise InputError(f"{report}: {title} has no column {NAMES!r}, which `only` looks at")
         place = _cells(header).index(NAMES)
         names = [_cells(row)[place] for row in rows]
         missing = [name for name in only if name not in names]
@@ -78,7 +80,7 @@ def _cells(row: str) -> list[str]:
 def draw(results: Path, path: Path) -> None:
     """Dev accuracy against the confidence of the chosen examples, and HANS against dev accuracy; a mark for each arm."""
     runs = read_csv(results, challenges=(HANS,))
-    arms = {strategy: own for (strategy, share, _), own in runs.arms.items() if share == SHARE and own}
+    arms = {strategy: own for (strategy, *place), own in runs.arms.items() if place == [SHARE, "epochs"] and own}
 
     def dev(result: Result) -> float:
         return float(np.mean([result.scores[name] for name in runs.dev]))

@@ -445,9 +445,20 @@ def test_equal_steps_and_online_runs_have_rows_of_their_own(sweep):
     assert ("random", 0.1, "steps") in arms and ("rs2", 0.1, "epochs") in arms
 
 
+def test_a_share_of_the_steps_is_the_one_that_the_sweep_planned(sweep):
+    """34 of 100 steps are not a third of them, and a small share stays one."""
+    plan = json.loads((sweep / "sweep.json").read_text())
+    plan["runs"] += [{"name": "online-0", "data_pct": 1 / 3}, {"name": "tiny-0", "data_pct": 0.0004}]
+    (sweep / "sweep.json").write_text(json.dumps(plan))
+    write_run(sweep / "runs" / "online-0", "all", 0.34, 0, 0.7, steps=34, online="grad_norm")
+    write_run(sweep / "runs" / "tiny-0", "random", 0.001, 0, 0.7)
+    arms = {result.name: result.arm for result in load_runs(sweep).results}
+    assert arms["online-0"] == ("grad_norm", 0.333, "epochs") and arms["tiny-0"] == ("random", 0.0004, "epochs")
+
+
 HEADER = (
-    "task,run,strategy,data_pct,budget,seed,examples,cost_epochs,scoring_epochs,failed,model,data,pool,learning_rate,version,"
-    "mnli,mnli-mm,entailed lexical_overlap,entailed subsequence,entailed constituent,HANS entailed,non-entailed "
+    "task,run,strategy,data_pct,budget,seed,examples,cost_epochs,scoring_epochs,failed,model,data,pool,learning_rate,precision,"
+    "version,mnli,mnli-mm,entailed lexical_overlap,entailed subsequence,entailed constituent,HANS entailed,non-entailed "
     "lexical_overlap,non-entailed subsequence,non-entailed constituent,HANS non-entailed,HANS overall"
 )
 
@@ -458,7 +469,7 @@ def test_results_csv_is_the_recorded_text(tmp_path):
     run(tmp_path)
     assert (tmp_path / "report" / "results.csv").read_text().splitlines() == [
         HEADER,
-        "MNLI,a,diverse,0.25,epochs,3,250,0.6,0.0,no,albert-base-v1,abc,1000,2e-05,2,0.5,0.51,0.9,0.91,0.92,0.91,0.25,0.26,"
+        "MNLI,a,diverse,0.25,epochs,3,250,0.6,0.0,no,albert-base-v1,abc,1000,2e-05,,2,0.5,0.51,0.9,0.91,0.92,0.91,0.25,0.26,"
         "0.27,0.26,0.585",
     ]
 
@@ -478,7 +489,7 @@ def test_probing_costs_a_third_of_training(tmp_path):
 def test_a_results_csv_without_the_newer_columns_loads_and_stays_as_it_is(sweep, tmp_path):
     run(sweep)
     with open(sweep / "report" / "results.csv", encoding="utf-8", newline="") as file:
-        rows = [row[:10] + row[15:] for row in csv.reader(file)]
+        rows = [row[:10] + row[16:] for row in csv.reader(file)]
     old = tmp_path / "results.csv"
     with open(old, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
@@ -499,6 +510,12 @@ def test_a_results_csv_without_the_newer_columns_loads_and_stays_as_it_is(sweep,
         ("model", "", "noisy-0: other settings than most runs (model not known instead of albert-base-v1); left out"),
         ("data", "xyz", "noisy-0: other settings than most runs (data xyz instead of abc); left out"),
         ("pool", "9", "noisy-0: other settings than most runs (pool 9 instead of 1000); left out"),
+        (
+            "precision",
+            "bf16",
+            "noisy-0: other precision of seed 0 at 10 % (equal epochs) than most runs (precision bf16 instead of not known); "
+            "left out",
+        ),
         ("version", "2", "noisy-0: other version of hard than most runs (version 2 instead of 1); left out"),
     ],
 )
@@ -561,9 +578,10 @@ def test_published_claims_stand_beside_what_was_measured(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("hard,0.1,mnli,more,7,c,s", "line 2: expected is 'more'; one of better, worse, within"),
+        ("hard,0.1,mnli,more,7,c,s", "line 2: expected is 'more'; one of better, worse, within, not better"),
         ("hard,0.1,mnli,worse,-7,c,s", "line 2: points is -7, expected a number above 0"),
         ("hard,0.1,mnli,within,,c,s", "line 2: points is .*, expected a number"),
+        ("hard,0.1,mnli,not better,2,c,s", "line 2: points is 2, expected nothing where expected is 'not better'"),
         ("hard,10,mnli,worse,,c,s", "line 2: data_pct is 10, expected a fraction of the data"),
     ],
 )
@@ -582,12 +600,17 @@ def test_a_claim_that_cannot_be_meant_is_named(sweep, tmp_path, row, message):
         ("better", 7, (0.1, 8), "replicated"),
         ("better", 7, (0.1, 4), "smaller than published"),
         ("better", 7, (-0.1, 4), "smaller than published"),
+        ("better", 7, (7.1, 9), "larger than published"),
         ("better", 7, (-4, -1), "not replicated"),
         ("better", 3, (-1, 4), "undecided"),
         ("better", None, (-1, 4), "undecided"),
         ("better", None, (-4, -1), "not replicated"),
         ("worse", None, (-4, -1), "replicated"),
         ("worse", 5, (-4, 1), "smaller than published"),
+        ("worse", 5, (-20, -9), "larger than published"),
+        ("not better", None, (-4, -1), "replicated"),
+        ("not better", None, (0.1, 4), "not replicated"),
+        ("not better", None, (-4, 1), "undecided"),
         ("worse", 3, (-4, 1), "undecided"),
         ("within", 1, (-0.9, 0.9), "replicated"),
         ("within", 1, (-0.9, 1.1), "undecided"),
@@ -620,6 +643,16 @@ def test_a_run_that_continues_another_has_the_model_of_the_other(sweep, tmp_path
     assert {result.identity["model"] for result in runs.results} == {"albert-base-v1"}
     assert {"second", "third"} < {result.name for result in runs.results}
     assert any(line.startswith("runs/itself: other settings") for line in runs.problems)
+    # 2.0 epochs on everything, and 0.2 or 0.6 on the chosen examples; the third goes on from the second.
+    cost = {result.name: result.cost for result in runs.results}
+    assert [cost[name] for name in ("all-0", "second", "third")] == pytest.approx([2.0, 2.2, 2.8])
+
+
+def test_a_training_that_goes_on_from_one_on_everything_never_pays(sweep):
+    write_run(sweep / "runs" / "second", "forgettable", 0.1, 0, 0.6, model=str(sweep / "runs" / "all-0"))
+    run(sweep)
+    rows = {row[1]: row for row in tables((sweep / "report" / "results.md").read_text())["Cost"]}
+    assert rows["forgettable"][3:] == ["2.20", "0.00", "2.20", "-"] and rows["diverse"][-1] == "1 training"
 
 
 def add_groups(folder, accuracies: dict):

@@ -8,8 +8,9 @@ from utils.report.fields import cell
 
 CLAIMS_FILE = "claims.csv"  # beside a results.csv
 CLAIM_COLUMNS = ("strategy", "data_pct", "metric", "expected", "points", "claim", "source")
-BETTER, WORSE, WITHIN = EXPECTED = ("better", "worse", "within")
-REPLICATED, SMALLER, NOT_REPLICATED, UNDECIDED = "replicated", "smaller than published", "not replicated", "undecided"
+BETTER, WORSE, WITHIN, NOT_BETTER = EXPECTED = ("better", "worse", "within", "not better")
+REPLICATED, SMALLER, LARGER = "replicated", "smaller than published", "larger than published"
+NOT_REPLICATED, UNDECIDED = "not replicated", "undecided"
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Claim:
     """One claim about the difference of `strategy` from random at a share of the data, for equal epochs.
 
     metric: a name of `metrics_of`. expected: `better` or `worse` than random, by the published `points` where the paper gives
-    a size; or `within` so many points of it, a margin. text: the claim in words, with the setting of the paper; source: the paper.
+    a size; `within` so many points of it, a margin; or `not better`. text: the claim in words, with the setting of the paper;
+    source: the paper.
     """
 
     strategy: str
@@ -42,9 +44,10 @@ class Claim:
     def verdict(self, difference: Difference) -> str:
         """What the interval says of the claim.
 
-        `replicated`: all of it lies on the claimed side of 0 (`within`: inside the margin), and reaches the published size;
-        `smaller than published`: all of it lies below the published size; `not replicated`: all of it lies on the other side
-        of 0 (`within`: outside the margin); `undecided`: anything else. The published size is taken as exact.
+        `replicated`: all of it lies on the claimed side of 0 (`within`: inside the margin), and it holds the published size;
+        `smaller` and `larger than published`: all of it lies below or above the published size, on the claimed side of 0 where
+        it is above; `not replicated`: all of it lies on the other side of 0 (`within`: outside the margin); `undecided`:
+        anything else. The published size is taken as exact.
         """
         low, high = difference.low, difference.high
         if not difference.has_spread:
@@ -53,12 +56,12 @@ class Claim:
             if -self.points < low and high < self.points:
                 return REPLICATED
             return NOT_REPLICATED if low > self.points or high < -self.points else UNDECIDED
-        if self.expected == WORSE:
+        if self.expected in (WORSE, NOT_BETTER):
             low, high = -high, -low
         if high < 0:
             return NOT_REPLICATED
-        if self.points is not None and high < self.points:
-            return SMALLER
+        if self.points is not None and not low <= self.points <= high:
+            return SMALLER if high < self.points else LARGER
         return REPLICATED if low > 0 else UNDECIDED
 
 
@@ -71,11 +74,13 @@ def claim_of(row: dict[str, str], where: str) -> Claim:
     if not 0 < share <= 1:
         raise InputError(f"{where}: data_pct is {share:g}, expected a fraction of the data: 0.1 for 10 %")
     points = cell(row, "points", where, float) if row["points"] or expected == WITHIN else None
+    if points is not None and expected == NOT_BETTER:
+        raise InputError(f"{where}: points is {points:g}, expected nothing where expected is {NOT_BETTER!r}")
     if points is not None and points <= 0:
         raise InputError(f"{where}: points is {points:g}, expected a number above 0; `expected` gives the direction")
     return Claim(
         strategy=cell(row, "strategy", where),
-        data_pct=round(share, 3),
+        data_pct=float(f"{share:.3g}"),
         metric=cell(row, "metric", where),
         expected=expected,
         points=points,

@@ -60,10 +60,11 @@ class _Figures:
         self.strategies = [s for s in dict.fromkeys(s for s, _, _ in self.arms) if s not in ("random", "all")]
         self.words, self.chance = _task_words(runs)
         self.everything = self.arms.get(("all", 1.0, "epochs"), [])
-        seeds, whole = len({r.seed for r in runs.results}), {round(r.m / r.data_pct) for r in runs.results}
-        self.sample = (
-            f"{seeds} seed{'s' * (seeds > 1)} an arm, fewer where some failed; 100 % are {min(whole):,} examples"
-        )
+        seeds = {len(own) for own in self.arms.values() if own}
+        few, many = min(seeds), max(seeds)
+        whole = min(int(r.identity.get("pool") or round(r.m / r.data_pct)) for r in runs.results)
+        counts = f"{few} to {many} seeds" if few < many else f"{few} seed{'s' * (few > 1)}"
+        self.sample = f"{counts} an arm; 100 % are {whole:,} examples"
 
     def all(self) -> Iterator[tuple[str, str]]:
         sets = [(challenge, file_name(challenge.name)) for challenge in self.runs.shown]

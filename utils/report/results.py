@@ -11,9 +11,11 @@ from utils.report.claims import Claim
 
 SUBSET = "chosen: "  # begins the columns of what is in a subset: shares of labels,
 AGAINST = f"{SUBSET}against "  # and numbers of pairs that contradict a heuristic
-# What must be alike for runs to stand in one report: everywhere, within a share and budget, within a strategy.
-ALIKE, ALIKE_AT_A_SHARE, ALIKE_IN_A_STRATEGY = ("model", "data", "pool"), ("learning_rate",), ("version",)
-IDENTITY = (*ALIKE, *ALIKE_AT_A_SHARE, *ALIKE_IN_A_STRATEGY)
+# What must be alike for runs to stand in one report: everywhere, within a share and budget, there within a seed (differences
+# are paired by seed), within a strategy.
+ALIKE, ALIKE_AT_A_SHARE = ("model", "data", "pool"), ("learning_rate",)
+ALIKE_IN_A_SEED, ALIKE_IN_A_STRATEGY = ("precision",), ("version",)
+IDENTITY = (*ALIKE, *ALIKE_AT_A_SHARE, *ALIKE_IN_A_SEED, *ALIKE_IN_A_STRATEGY)
 
 Arm = tuple[str, float, str]  # strategy, share of the data, what is alike between shares: epochs or steps
 
@@ -158,12 +160,20 @@ def keep_alike(entries: list, facts: Callable, what: str, name: Callable) -> tup
 
 def _without_unlike(results: list[Result]) -> tuple[list[Result], list[str]]:
     """The results that agree on what IDENTITY names, and a line about each of the others."""
-    kept, problems = _alike_in_groups(results, ALIKE, lambda result: "", "settings")
-    kept, unlike = _alike_in_groups(
-        kept, ALIKE_AT_A_SHARE, lambda r: f" at {100 * r.data_pct:g} % (equal {r.budget})", "settings"
-    )
-    kept, versions = _alike_in_groups(kept, ALIKE_IN_A_STRATEGY, lambda r: f" of {r.strategy}", "version")
-    return kept, [*problems, *unlike, *versions]
+
+    def at_a_share(result: Result) -> str:
+        return f" at {100 * result.data_pct:g} % (equal {result.budget})"
+
+    problems = []
+    for names, group, what in (
+        (ALIKE, lambda result: "", "settings"),
+        (ALIKE_AT_A_SHARE, at_a_share, "settings"),
+        (ALIKE_IN_A_SEED, lambda result: f" of seed {result.seed}{at_a_share(result)}", "precision"),
+        (ALIKE_IN_A_STRATEGY, lambda result: f" of {result.strategy}", "version"),
+    ):
+        results, unlike = _alike_in_groups(results, names, group, what)
+        problems += unlike
+    return results, problems
 
 
 def _alike_in_groups(results: list[Result], names, group: Callable[[Result], str], what: str):

@@ -46,23 +46,25 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    plans = {path.parent: _read_plan(path) for path in sorted(folder.rglob(PLAN_FILE))}
+    asked = {(sweep / "runs" / name): share for sweep, plan in plans.items() for name, share in plan.shares.items()}
     problems, found = [], []
     paths = [path.parent for path in sorted(folder.rglob(RUN_FILE)) if "selector" not in path.relative_to(folder).parts]
     for path in paths:
         name = str(path.relative_to(folder)) if path != folder else path.name
         try:
-            found.append(_read(path, name, paths, challenges))
+            found.append(_read(path, name, paths, challenges, asked.get(path)))
         except InputError as error:
             problems.append(str(error))
     for path in sorted(folder.rglob(RESULTS_FILE)):
         if not path.with_name(RUN_FILE).exists() and "selector" not in path.relative_to(folder).parts:
             problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
-    plans = [_read_plan(path) for path in sorted(folder.rglob(PLAN_FILE))]
     begun = {path.name for path in paths}
-    waiting = [name for planned, _, _ in plans for name in planned if name not in begun]
+    waiting = [name for plan in plans.values() for name in plan.shares if name not in begun]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
-    scoring = {name: epochs for _, known, _ in plans for name, epochs in known.items()}
-    looks = plans[0][2] if len(plans) == 1 else None  # several sweeps together were not planned as one
+    scoring = {name: epochs for plan in plans.values() for name, epochs in plan.scoring.items()}
+    looks = [plan.looks for plan in plans.values()]
+    looks = looks[0] if len(looks) == 1 else None  # several sweeps together were not planned as one
     for what in ("data", "settings"):
         found, unlike = keep_alike(found, lambda run, what=what: getattr(run, what), what, lambda run: run.name)
         problems += unlike
@@ -71,18 +73,28 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
 
 
-def _read_plan(path: Path) -> tuple[list[str], dict[str, float], LookPlan | None]:
-    """Names of the runs that a sweep planned, what scoring cost per strategy, and its looks."""
+@dataclass(frozen=True)
+class _Plan:
+    """shares: by name, the share of the data of each run that a sweep planned. scoring: what scoring cost per strategy."""
+
+    shares: dict[str, float | None]
+    scoring: dict[str, float]
+    looks: LookPlan | None
+
+
+def _read_plan(path: Path) -> _Plan:
     plan = Fields(read_json(path), str(path))
     looks = plan.part("settings", optional=True).part("looks", optional=True)
     found = None
     if looks.names:
         found = LookPlan(tuple(looks.listed("seeds", int)), looks.positive("smallest"), len(looks.listed("arms", str)))
-    return [run.text("name") for run in plan.entries("runs")], plan.part("scoring_epochs").numbers(), found
+    shares = {run.text("name"): run.positive("data_pct", optional=True) for run in plan.entries("runs")}
+    return _Plan(shares, plan.part("scoring_epochs").numbers(), found)
 
 
-def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
-    """One run. Raises InputError where it is unfinished or a file of it is damaged."""
+def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | None) -> _Found:
+    """One run. asked: the share of the data that a sweep planned for it. Raises InputError where it is unfinished or a file
+    of it is damaged."""
     if not (path / RESULTS_FILE).exists():
         log = path / "run.log"
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] if log.exists() else []
@@ -95,30 +107,34 @@ def _read(path: Path, name: str, paths: list[Path], challenges) -> _Found:
     n, m = selection.count("n", least=1), selection.count("m", least=1)
     objective = found.part("objective", optional=True)
     strategy, share, budget = _arm(arguments, train, selection)
+    versions = [selection.plain("version") or 1]
+    if objective.names:
+        versions = [*(versions if strategy not in ("all", "random") else []), objective.plain("version") or 1]
     strategy = _with_objective(strategy, objective.text("name", optional=True))
+    model, before = _origin(path, name, paths)
     data = tuple((split, facts.text("fingerprint")) for split, facts in run.part("data").parts().items())
-    settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": _model(path, name, paths)}
+    settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": model}
     settings |= {
         key: before if arguments.plain(key) is None else arguments.plain(key) for key, before in NEWER_SETTINGS.items()
     }
     identity = {
-        "model": settings["model_name_or_path"] or settings["config_name"],
+        "model": model or settings["config_name"],
         "data": dict(data).get("train"),
         "pool": n,
         "learning_rate": arguments.plain("learning_rate"),
-        "version": objective.plain("version") or selection.plain("version") or 1,
+        "precision": found.text("precision", optional=True),
+        "version": "+".join(map(str, versions)),
     }
     result = Result(
         name=path.name,
         folder=path,
         strategy=strategy,
-        data_pct=round(share, 3),
+        data_pct=float(f"{asked or share:.3g}"),  # 333 of 1,000 examples and a third are one share
         budget=budget,
         seed=arguments.count("seed"),
         m=m,
         scores=dev | _group_scores(found) | _challenge_scores(path, challenges),
-        cost=(train.count("examples") + FORWARD * train.count("probed")) / n
-        + (objective.number("teacher_epochs", optional=True) or 0.0),
+        cost=sum(map(_cost, [found, *before])),
         seconds=train.number("seconds"),
         subset=_subset(path / CARD_FILE, name),
         collapsed=_is_constant(path / f"predictions_{found.part('eval').names[0]}.tsv"),
@@ -147,13 +163,24 @@ def _with_objective(strategy: str, objective: str | None) -> str:
     return objective if strategy in ("all", "random") else f"{strategy}+{objective}"
 
 
-def _model(path: Path, name: str, paths: list[Path]) -> str | None:
-    """The checkpoint that a run started from; of a run that continues another of these runs, that of the other.
+def _cost(results: Fields) -> float:
+    """What a run took, in training epochs on everything."""
+    train, teacher = results.part("train"), results.part("objective", optional=True)
+    examples = train.count("examples") + FORWARD * train.count("probed")
+    return examples / results.part("selection").count("n", least=1) + (
+        teacher.number("teacher_epochs", optional=True) or 0.0
+    )
 
-    The other run is found by the end of its path: the beginning says nothing once a sweep's folder was moved.
+
+def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[Fields]]:
+    """The checkpoint that a run started from, and the results of the other runs here that it goes on from: then the
+    checkpoint is that of the first of them.
+
+    Another run is found by the end of its path: the beginning says nothing once a sweep's folder was moved.
     """
     by_end = {other.resolve().parts[-2:]: other for other in paths}
     seen: set[Path] = set()
+    gone_through = []
     while True:
         seen.add(path)
         model = Fields(read_json(path / RUN_FILE), f"{name}/{RUN_FILE}").part("arguments").text(
@@ -161,8 +188,10 @@ def _model(path: Path, name: str, paths: list[Path]) -> str | None:
         )  # fmt: skip
         before = by_end.get(Path(model).parts[-2:]) if model else None
         if before is None or before in seen:
-            return model
+            return model, gone_through
         path, name = before, before.name
+        if (path / RESULTS_FILE).exists():
+            gone_through.append(Fields(read_json(path / RESULTS_FILE), f"{name}/{RESULTS_FILE}"))
 
 
 def _dev_scores(found: Fields, task: Task | None) -> dict[str, float]:

@@ -101,8 +101,9 @@ def accuracy(runs: Runs) -> Table:
         dev = " / ".join(_mean(_known(results, name), 100, 2) for name in runs.dev)
         rows.append([*_arm(runs, arm), dev, *_cells(runs.shown, results)])
     words = (
-        "Mean ± standard deviation over seeds (a seed decides both the draw and the training). Equal epochs: every share is "
-        "trained for the same number of epochs; equal steps: for as many optimizer steps as everything takes."
+        "Mean ± standard deviation over seeds. A seed decides the training, and the draw where the way of choosing draws; what "
+        "draws nothing chooses the same examples with every seed of a sweep. Equal epochs: every share is trained for the same "
+        "number of epochs; equal steps: for as many optimizer steps as everything takes."
     )
     return Table("Accuracy by share of the data", rows, words + _failure_words(runs))
 
@@ -153,10 +154,10 @@ def replication(runs: Runs) -> Table:
     words = (
         "Published: the claim of the paper, in its setting. Expected: what it says of the difference from random, by the "
         "published size where it has one, or `within` a margin. Measured: as in the table above. Replicated: all of the "
-        "interval lies on the claimed side of 0, and it reaches the published size; for `within`, inside the margin. Smaller "
-        "than published: all of it lies below the published size, which is taken as exact. Not replicated: all of it lies on "
-        "the other side of 0, or outside the margin. Undecided: anything else; the number after > is the smallest true "
-        "difference that would have been seen with 80 % power." + _failure_words(runs)
+        "interval lies on the claimed side of 0, and it holds the published size; for `within`, inside the margin. Smaller or "
+        "larger than published: all of it lies below or above the published size, which is taken as exact. Not replicated: all "
+        "of it lies on the other side of 0, or outside the margin. Undecided: anything else; the number after > is the smallest "
+        "true difference that would have been seen with 80 % power." + _failure_words(runs)
     )
     return Table("Replication", rows, words)
 
@@ -197,9 +198,10 @@ def cost(runs: Runs) -> Table:
         rows.append([f"{100 * share:g}", strategy, budget, *numbers, _pays_after(scoring, saved), *measured])
     words = (
         "In training epochs on everything; forward passes count a third. Scoring is what the way of choosing needs once "
-        "(a run that records dynamics, embeddings, a first fine-tuning; what was given ready-made counts nothing); `pays "
-        "after`: number of trainings on the chosen examples after which scoring and they together cost less than as many "
-        "on everything." + (" Seconds: of a training, mean as measured." if timed else "")
+        "(a run that records dynamics, embeddings; what was given ready-made counts nothing). A first fine-tuning that each "
+        "training goes on from counts as training. `pays after`: number of trainings on the chosen examples after which scoring "
+        "and they together cost no more than as many on everything; - where they never do, or nothing was trained on everything."
+        + (" Seconds: of a training, mean as measured." if timed else "")
     )
     return Table("Cost", rows, words)
 
@@ -340,7 +342,7 @@ def _recorded_seconds(results: list[Result]) -> list[float]:
 
 
 def _pays_after(scoring: float, saved: float) -> str:
-    """Number of trainings that save more than scoring costs. saved: what one training saves, in epochs."""
+    """Number of trainings that save what scoring costs. saved: what one training saves, in epochs."""
     if saved <= 1e-9:
         return "-"
     return f"{max(1, math.ceil(scoring / saved - 1e-9))} training{'s' if scoring > saved + 1e-9 else ''}"

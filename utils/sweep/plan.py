@@ -311,9 +311,8 @@ class Sweep:
         return [name for name in self.settings.strategies if split_arm(name)[0] not in SCHEMES]
 
     def _scoring_cost(self, arm: str) -> float:
-        """What a strategy needs before the first training on its choice, or dfr before it begins, in epochs."""
-        first = self.run_settings.num_train_epochs if needs_everything(arm) else 0.0
-        return self._inputs(split_arm(arm)[0], make=False)[1] + first
+        """What a strategy needs once, before the first training on its choice, in epochs."""
+        return self._inputs(split_arm(arm)[0], make=False)[1]
 
     def _say_what(self, jobs, todo, at_once: int) -> None:
         settings = self.settings
