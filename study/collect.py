@@ -2,9 +2,10 @@
 
   python -m study.collect SWEEP_FOLDER ...
 
-A run that is there already is replaced. A run without HANS is not finished, and left out. The model is called by its name,
-since the path of its folder says nothing to others. Of chosen examples their confidence is kept too: the mean probability
-that the sweep's proxy run gives their labels, over its snapshots.
+A run that is there already is replaced, unless it was trained in another precision, as the other arms of its seed were. A run
+without HANS is not finished, and left out. The model is called by its name, since the path of its folder says nothing to
+others. Of chosen examples their confidence is kept too: the mean probability that the sweep's proxy run gives their labels, over
+its snapshots.
 """
 
 import csv
@@ -48,6 +49,7 @@ def main(folders: list[str] | None = None) -> None:
         for problem in runs.problems:
             print(f"{folder}: {problem}", file=sys.stderr)
         rows = [row for row in records(csv_rows(runs)) if row.get(HANS.headline, "") != ""]
+        rows = in_same_precision(rows, results[0])
         chosen = {result.name: result.folder / "selection.npz" for result in runs.results}
         for row in rows:
             row["model"] = Path(row["model"]).name
@@ -60,6 +62,15 @@ def main(folders: list[str] | None = None) -> None:
         if rows:
             write_text(STUDY / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
         print(f"{STUDY / name}: {len(rows)} runs")
+
+
+def in_same_precision(rows: list[dict], recorded: list[dict]) -> list[dict]:
+    """The rows but those of runs that are recorded in another precision, which are named."""
+    before = {row["run"]: row["precision"] for row in recorded}
+    unlike = [row for row in rows if before.get(row["run"], row["precision"]) != row["precision"]]
+    for row in unlike:
+        print(f"{row['run']}: in {row['precision']}, but recorded in {before[row['run']]}; left out", file=sys.stderr)
+    return [row for row in rows if row not in unlike]
 
 
 def confidence(selection: Path, dynamics: Path) -> float | str:

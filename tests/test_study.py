@@ -48,6 +48,13 @@ def test_jtt_random_is_the_random_subset_with_the_weights_of_jtt(arms):
     np.testing.assert_allclose(chosen.weights, expected / expected.mean(), rtol=1e-6)
 
 
+def test_a_run_in_another_precision_does_not_replace_the_one_that_others_are_paired_with(capsys):
+    recorded = [{"run": "a", "precision": "float32"}, {"run": "b", "precision": "bf16"}]
+    rows = [{"run": name, "precision": "bf16"} for name in "abc"]
+    assert [row["run"] for row in collect.in_same_precision(rows, recorded)] == ["b", "c"]
+    assert capsys.readouterr().err == "a: in bf16, but recorded in float32; left out\n"
+
+
 def test_collected_rows_replace_earlier_ones_and_may_have_other_columns():
     before = [{"run": "a", "mnli": "0.5", "x": "1"}, {"run": "b", "mnli": "0.6", "x": "2"}]
     rows = collect.merged(before, [{"run": "a", "mnli": "0.7"}, {"run": "c", "mnli": "0.8", "x": "", "y": "3"}])
