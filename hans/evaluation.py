@@ -27,7 +27,13 @@ NAMING_ROWS = 2000  # labelled examples that show what unnamed outputs mean
 def open_nli_session(settings: InferenceSettings, processes: Processes) -> Session:
     """The checkpoint with its two or three NLI classes. Raises InputError where they cannot be known."""
     source = settings.config_name or settings.model_name_or_path
-    config = from_pretrained(AutoConfig, source, cache_dir=settings.cache_dir, revision=settings.model_revision)
+    config = from_pretrained(
+        AutoConfig,
+        source,
+        cache_dir=settings.cache_dir,
+        revision=settings.model_revision,
+        trust_remote_code=settings.trust_remote_code,
+    )
     labels = naming.nli_labels(naming.stated_names(config.id2label), config.num_labels)
     session = open_session(labels, settings, processes, need_head=True)
     if not session.classifier.named and settings.label_order != "auto":

@@ -325,6 +325,17 @@ def test_groups_are_label_and_overlap_or_a_column(world, examples):
         find_groups(settings("group_dro", group_column="topic", data_dir=str(world / "data")), examples, selection)
 
 
+def test_groups_are_a_column_of_a_file_with_rows_that_were_cut_short(tmp_path, caplog):
+    """QQP's official training file has such rows."""
+    header = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
+    rows = [["1", "x", "2", "a dog", "a pet", "1"], ["9", "cut"], ["2", "y", "4", "a cat", "a dog", "0"]]
+    (tmp_path / "train.tsv").write_text("".join("\t".join(row) + "\n" for row in [header, *rows]))
+    asked = settings("group_dro", group_column="qid1", data_dir=str(tmp_path), task_name="QQP")
+    questions = load_split(get_task("qqp"), "train", data_dir=tmp_path)
+    found = find_groups(asked, questions, Selection.everything(2, questions.fingerprint))
+    assert found.names == ("x", "y") and found.of.tolist() == [0, 1]
+
+
 def test_groups_are_a_column_of_a_file_with_unlabelled_rows(tmp_path):
     rows = [("a dog", "a pet", "yes", "x"), ("a cat", "a dog", "-", "y"), ("a cow", "a pet", "no", "z")]
     path = tmp_path / "train.csv"

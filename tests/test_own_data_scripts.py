@@ -21,6 +21,7 @@ import run_glue
 import select_examples
 import sweep
 from tests import documents, tiny
+from tests.test_explore import read as read_page
 from tests.test_own_data import nli_row, write_lines
 from utils.data.tables import read_table, write_table
 from utils.errors import InputError
@@ -321,6 +322,12 @@ def test_a_pool_of_any_data_set(world, tmp_path, monkeypatch, data):
     names = pool.names[:3] if "saved" in data else ["sentence1", "sentence2", "gold_label"]
     rows = list(zip(*map(pool.column, names), strict=True))
     assert len(rows) == 20 and set(rows) <= set(zip(*everything.values(), strict=True))
+
+
+def test_the_explorer_calls_the_texts_of_own_data_by_their_columns(world, tmp_path):
+    explore.main([str(w) for w in ["--train_file", world / "reviews" / "train.csv", "--output_dir", tmp_path]])
+    about, texts, _ = read_page(tmp_path / "explorer.html")
+    assert about["texts"] == ["premise", "hypothesis"] and len(texts[0]) == 2
 
 
 def test_an_export_is_not_overwritten(world, tmp_path):

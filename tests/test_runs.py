@@ -313,14 +313,14 @@ def test_overwriting_removes_what_is_ours_and_nothing_else(tmp_path):
         "predictions_dev_matched.tsv", "eval_results_mnli.txt", "config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json", "spiece.model", "vocab.txt",
     )  # fmt: skip
-    for name in (*ours, "notes.txt", "cls_embeddings_mnli_train.npy"):
+    for name in (*ours, "MNLI-m.tsv", "notes.txt", "cls_embeddings_mnli_train.npy"):
         (tmp_path / name).write_text("old")
     for name in ("checkpoints", "dynamics", "mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("old")
     again = directory(tmp_path, overwrite=True, lr=2)
     assert not again.resuming and (tmp_path / "log.jsonl").exists()  # construction changes nothing
-    again.begin(data="xyz")
+    again.begin(predictions=["MNLI-m.tsv", "MNLI-mm.tsv"], data="xyz")
     left = ["cls_embeddings_mnli_train.npy", "mine", "notes.txt", "run.json"]
     assert sorted(os.listdir(tmp_path)) == left and (tmp_path / "mine" / "x").exists()
     about = read_json(tmp_path / "run.json")

@@ -1,6 +1,7 @@
 """The Slurm executor against stand-ins for Slurm's programs: what is submitted, and what repeating the command does.
 tests/test_real_slurm.py runs a sweep through a real one."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -85,6 +86,16 @@ def test_stages_depend_on_one_another_and_options_stand_in_the_scripts(cluster, 
     assert not any("--array" in line for line in (folder / "inputs.sh").read_text().splitlines())
     assert json.loads((folder / "submitted.json").read_text())["report"] == "104" and planned == [1]
     assert set(failed) == {"a", "b", "c"} and "3 runs: 3 not submitted" in capsys.readouterr().out
+
+
+def test_what_a_run_leaves_of_no_more_use_is_removed_where_it_lies(cluster, tmp_path):
+    out = tmp_path / "out"
+    one = job(out, "a")
+    files = (one.folder / "model.safetensors", one.folder / "selector" / "teacher" / "model.safetensors")
+    sweep(out).run([dataclasses.replace(one, remove=files)], lambda: None)
+    lines = (out / "slurm" / "1" / "runs.sh").read_text().splitlines()
+    removed = [line.strip() for line in lines if "rm -f" in line]
+    assert removed == ['rm -f "$run"/model.safetensors', 'rm -f "$run"/selector/teacher/model.safetensors']
 
 
 def test_only_what_is_missing_is_submitted_and_nothing_twice(cluster, tmp_path, capsys):

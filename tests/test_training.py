@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from transformers import AutoModelForSequenceClassification
 
 from tests import tiny
@@ -21,7 +22,7 @@ from utils.selection.selection import Selection
 from utils.training.batches import UniformBatches
 from utils.training.checkpoint import Checkpoints
 from utils.training.loop import Hooks, train
-from utils.training.optimizer import learning_rate_schedule
+from utils.training.optimizer import learning_rate_schedule, make_optimizer
 from utils.training.progress import Meter
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -301,8 +302,6 @@ def test_learning_rates_are_the_librarys(name):
 
 
 def test_no_weight_decay_on_biases_and_norms():
-    from utils.training.optimizer import make_optimizer
-
     model = classifier("bert").model
     optimizer = make_optimizer(model, TrainingSettings(weight_decay=0.1))
     names = {id(p): n for n, p in model.named_parameters()}
@@ -310,3 +309,14 @@ def test_no_weight_decay_on_biases_and_norms():
     assert all(n.endswith("weight") and "LayerNorm" not in n for n in decayed)
     assert all(n.endswith("bias") or "LayerNorm" in n for n in plain)
     assert optimizer.param_groups[1]["weight_decay"] == 0
+
+
+def test_no_weight_decay_on_normalisation_layers_of_a_familys_own():
+    """LlamaRMSNorm is no torch.nn.LayerNorm, and its parameter is called weight."""
+    sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=2, num_labels=3, pad_token_id=0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    decayed, plain = make_optimizer(model, TrainingSettings(weight_decay=0.1)).param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert {names[id(p)] for p in plain["params"]} == {n for n in names.values() if "norm" in n}
+    assert len(plain["params"]) == 3 and len(decayed["params"]) == len(names) - 3

@@ -113,9 +113,10 @@ class RunDirectory:
                 "them to continue it, give another folder, or --overwrite_output_dir to replace it"
             )
 
-    def begin(self, **facts) -> None:
+    def begin(self, *, predictions=(), **facts) -> None:
         """Create the folder and write `run.json` with `facts` (what data, what selection); a continued run must have
-        the same ones. With `overwrite`, remove what an earlier run of ours left there."""
+        the same ones. With `overwrite`, remove what an earlier run of ours left there. predictions: names of the files with
+        answers to test sets."""
         facts = json.loads(json.dumps(facts, default=to_json))
         if self.resuming:
             before = read_json(self.path / RUN_FILE)
@@ -129,14 +130,14 @@ class RunDirectory:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         if self.overwrite and self._ours:
-            self._remove_old_run()
+            self._remove_old_run(predictions)
         if not self.resuming:
             write_json(
                 self.path / RUN_FILE,
                 {"script": self.script, "arguments": self.arguments, "versions": versions(), **facts},
             )
 
-    def _remove_old_run(self) -> None:
+    def _remove_old_run(self, predictions) -> None:
         """Remove what the run before this one owned, and the results of challenge sets that name its checkpoint.
 
         results.json goes first, run.json last: a crash in between leaves a folder that does not look finished, and that
@@ -145,7 +146,7 @@ class RunDirectory:
         (self.path / RESULTS_FILE).unlink(missing_ok=True)
         for record in self.path.glob("*/*_results.json"):
             self._remove_challenge_results(record)
-        for pattern in (*OWNED_FILES, *MODEL_FILES):
+        for pattern in (*OWNED_FILES, *MODEL_FILES, *predictions):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         for name in OWNED_FOLDERS:

@@ -9,7 +9,7 @@ def columns_of_examples(examples: Examples, rows=None, **more: list) -> dict[str
     task = examples.task
     rows = range(len(examples)) if rows is None else rows
     named = isinstance(task.text_columns[0], str)  # CoLA's training file has no header
-    columns = dict(zip(task.text_columns if named else task.hub_text_columns, examples.texts, strict=True))
+    columns = dict(zip(task.text_names, examples.texts, strict=True))
     if examples.labels is not None:
         labels = examples.labels.tolist()
         values = [float(f"{value:.9g}") for value in labels] if task.regression else [task.labels[i] for i in labels]

@@ -66,6 +66,11 @@ class Task:
         return {"train": self.train} | self.dev | self.test
 
     @property
+    def text_names(self) -> tuple[str, ...]:
+        """What the texts are called: as in the training file, where it has a header, else as on the hub."""
+        return self.text_columns if isinstance(self.text_columns[0], str) else self.hub_text_columns
+
+    @property
     def regression(self) -> bool:
         return not self.labels
 

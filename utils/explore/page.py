@@ -23,7 +23,7 @@ def page(
     """The whole page for these row numbers. compared: the section of Selections, as HTML."""
     about = {
         "rows": _array(rows.astype(np.int32)),
-        "texts": examples.task.hub_text_columns,
+        "texts": examples.task.text_names,
         "textsPerChunk": TEXTS_PER_CHUNK,
         "columns": [
             {

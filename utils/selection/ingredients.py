@@ -269,7 +269,13 @@ class InputMaker:
 
         settings = self.settings
         source = self.making.selector_model or settings.config_name or settings.model_name_or_path
-        config = from_pretrained(AutoConfig, source, cache_dir=settings.cache_dir, revision=settings.model_revision)
+        config = from_pretrained(
+            AutoConfig,
+            source,
+            cache_dir=settings.cache_dir,
+            revision=settings.model_revision,
+            trust_remote_code=settings.trust_remote_code,
+        )
         return choose_pooling(config, "auto")
 
     def _data_words(self) -> list[str]:

@@ -366,9 +366,10 @@ class Sweep:
 
 
 def _teacher_files(folder: Path, task: str) -> list[Path]:
-    """What a run with a teacher leaves that is large and of no more use."""
+    """What a run with a teacher leaves that is large and of no more use. The kind of the model decides the pooling."""
     made = folder / FOLDER
-    return [made / "teacher" / "model.safetensors", made / "teacher_features" / f"cls_embeddings_{task}_train.npy"]
+    features = [made / "teacher_features" / f"{pooling}_embeddings_{task}_train.npy" for pooling in ("cls", "last")]
+    return [made / "teacher" / "model.safetensors", *features]
 
 
 def _flags(values: dict) -> list[str]:

@@ -65,7 +65,7 @@ def _steps(job: Job) -> str:
     for command in job.commands:
         done = command.done.resolve().relative_to(folder)
         lines.append(f'unless "$run"/{shlex.quote(str(done))} {_command(command.script, command.flags)}')
-    lines += [f'rm -f "$run"/{shlex.quote(path.name)}' for path in job.remove]
+    lines += [f'rm -f "$run"/{shlex.quote(str(path.resolve().relative_to(folder)))}' for path in job.remove]
     return "".join(f"  {line}\n" for line in lines)
 
 

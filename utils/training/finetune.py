@@ -137,7 +137,7 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
     if shortcut.facts:
         facts["shortcut"] = shortcut.digest
-    directory.begin(**facts)
+    directory.begin(predictions=[split.server for split in task.test.values() if split.server], **facts)
 
     configuration = dataclasses.asdict(settings)
     with open_trackers(trackers if run.main else [], settings, run.folder, configuration) as opened:

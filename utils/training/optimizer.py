@@ -9,8 +9,9 @@ from utils.flags import TrainingSettings
 
 def make_optimizer(model, settings: TrainingSettings) -> torch.optim.Optimizer:
     """The optimizer that --optim names, without weight decay on biases and normalisation layers, as BERT and ALBERT were trained."""
-    norms = (torch.nn.LayerNorm,)
-    exempt = {id(p) for module in model.modules() if isinstance(module, norms) for p in module.parameters()}
+    # Some families have a normalisation layer of their own, for example LlamaRMSNorm.
+    norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
+    exempt = {id(parameter) for module in norms for parameter in module.parameters()}
     decayed, plain = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -15,7 +15,7 @@ import numpy as np
 from utils.data.examples import Examples
 from utils.data.logits import softmax
 from utils.data.overlap import supports_heuristics
-from utils.data.tables import read_table
+from utils.data.tables import read_table, read_tsv
 from utils.errors import InputError
 from utils.files import array_json, json_array, read_npz, write_npz
 from utils.flags import RunSettings
@@ -188,7 +188,9 @@ def _column(examples: Examples, settings: RunSettings) -> list[str]:
         raise InputError(
             f"--group_column {name}: it is a column of the training file, so give --data_dir or --train_file"
         )
-    table = read_table(path)
+    task = examples.task
+    columns = (*task.text_columns, task.label_column)
+    table = read_tsv(path, short_rows=columns) if task.skip_short_rows else read_table(path)
     if name not in table.names:
         raise InputError(f"--group_column {name}: {path} has no such column; it has {', '.join(table.names[:20])}")
     values = dict(zip(table.numbers, table.column(name), strict=True))
