@@ -14,9 +14,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, shard
+from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, setup_logging, shard
 from utils.errors import InputError, run_script
+from utils.files import folder_lock, refuse_finished, write_json, write_text
 from utils.flags import SourceSettings, name_data
+from utils.run_directory import versions
 from utils.settings import add_flags, settings_from
 
 FINISHED = "clusters.json"  # written last: it exists means the analysis is whole
@@ -69,8 +71,6 @@ def main(argv=None) -> None:
     if args.keep is not None and args.keep not in ks:
         raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
 
-    from utils.command_line import setup_logging
-    from utils.files import folder_lock, refuse_finished
     from utils.selection.shards import shard_folder
 
     setup_logging()
@@ -82,8 +82,6 @@ def main(argv=None) -> None:
 def _cluster(args, folder: Path, ks: list[int]) -> None:
     """Analyse every k, write the files, print the summary; as a shard, only assign its rows."""
     from utils.figure_style import FORMATS
-    from utils.files import write_json, write_text
-    from utils.run_directory import versions
     from utils.selection import cluster_report
     from utils.selection.cluster_quality import analyse, make_up, pair_facts
     from utils.selection.cluster_shards import FIT

@@ -10,9 +10,13 @@ left out takes its columns away; without embeddings and dynamics a map of length
 --max_points the page holds a seeded sample with every chosen example in it, and says so.
 """
 
-from utils.command_line import ArgumentParser, parse_args, positive_int, seed_number
+from pathlib import Path
+
+from utils.command_line import ArgumentParser, parse_args, positive_int, seed_number, setup_logging
 from utils.errors import run_script
+from utils.files import folder_lock
 from utils.flags import SourceSettings, name_data
+from utils.run_directory import EXPLORER_FILE
 from utils.selection.choosing import KnownFiles
 from utils.settings import add_flags, settings_from
 
@@ -34,13 +38,8 @@ def main(argv=None) -> None:
     args = parse_args(parser, argv)
     name_data(args, "MNLI")
 
-    from pathlib import Path
-
-    from utils.command_line import setup_logging
     from utils.data.sources import open_data
     from utils.explore.build import load_selections, write_explorer
-    from utils.files import folder_lock
-    from utils.run_directory import EXPLORER_FILE
     from utils.selection.strategies import load_inputs
 
     setup_logging()

@@ -15,9 +15,10 @@ import json
 import logging
 import shutil
 
-from utils.command_line import ArgumentParser, parse_args, positive_int, shard
+from utils.command_line import ArgumentParser, parse_args, positive_int, setup_logging, shard
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
+from utils.files import atomic_path, folder_lock, read_json, save_array
 from utils.flags import InferenceSettings, SourceSettings, name_data
 from utils.settings import add_flags, add_no_ops, settings_from
 
@@ -72,9 +73,7 @@ def main(argv=None) -> None:
     if not (args.model_name_or_path or args.config_name):
         raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
 
-    from utils.command_line import setup_logging
     from utils.data.sources import open_data
-    from utils.files import folder_lock
     from utils.models import distributed
     from utils.models.session import open_session
     from utils.selection.shards import shard_folder, shard_folders
@@ -190,7 +189,6 @@ def take(writer, path, about: dict, block_rows: int) -> None:
 
 def write_gold(folder, examples) -> None:
     """Save the gold labels beside the logits: then a folder alone gives gradients of the classifier layer."""
-    from utils.files import atomic_path, save_array
     from utils.selection.embeddings import embedding_paths
 
     path, _ = embedding_paths(folder, examples.task.name, examples.split, "gold")
@@ -200,7 +198,6 @@ def write_gold(folder, examples) -> None:
 
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     """Whether `path` is finished and is what would be written. Raises InputError where it is something else."""
-    from utils.files import read_json
     from utils.selection.embeddings import check_sha256
 
     described = path.with_suffix(".json")

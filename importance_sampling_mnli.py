@@ -15,8 +15,9 @@ rho (Mindermann et al. 2022), rs2 (Okanovic et al. 2023).
 import dataclasses
 import os
 
-from utils.command_line import ArgumentParser, parse_args
+from utils.command_line import ArgumentParser, parse_args, setup_logging
 from utils.errors import InputError, run_script
+from utils.files import read_npz
 from utils.flags import RunSettings, add_run_flags, name_data
 from utils.selection.choosing import InputFiles, add_choice_flags, choice_request, choose
 from utils.selection.ingredients import InputMaker, MakerSettings
@@ -44,8 +45,6 @@ def main(argv=None) -> None:
     args = parse_args(parser, argv)
     name_data(args, "MNLI")
     check(parser, args)
-
-    from utils.command_line import setup_logging
 
     setup_logging(main_process=_first_process())
     (train_online if args.online else train_on_choice)(args)
@@ -125,8 +124,6 @@ def train_online(args) -> None:
 def irreducible_loss(args, settings, examples):
     """The file that the user gave, or the one made here. Raises InputError for other rows, or what are no numbers."""
     import numpy as np
-
-    from utils.files import read_npz
 
     path = args.irreducible_loss or _maker(args, settings, examples).irreducible_loss(examples)
     loss = read_npz(path, required=("irreducible_loss",))["irreducible_loss"]

@@ -11,8 +11,11 @@ its runs: `python report.py study/results.csv`. A claims.csv beside it holds wha
 what was replicated.
 """
 
+from pathlib import Path
+
 from utils.command_line import ArgumentParser, parse_args
 from utils.errors import run_script
+from utils.files import folder_lock
 
 
 def main(argv=None) -> None:
@@ -38,10 +41,7 @@ def main(argv=None) -> None:
     parser.add_argument("--brief", action="store_true", help="print the overview alone")
     args = parse_args(parser, argv)
 
-    from pathlib import Path
-
     from hans.challenge import HANS
-    from utils.files import folder_lock
     from utils.report.recorded import read_csv
     from utils.report.run_folders import load_runs
     from utils.report.tables import overview

@@ -11,9 +11,13 @@ selection.npz and selection.json, the subset card, into --output_dir; --export w
 on the data, the inputs and --selection_seed alone.
 """
 
-from utils.command_line import ArgumentParser, parse_args, seed_number
+from pathlib import Path
+
+from utils.command_line import ArgumentParser, parse_args, seed_number, setup_logging
 from utils.errors import InputError, run_script
+from utils.files import folder_lock, read_json, refuse_finished, write_json
 from utils.flags import SourceSettings, name_data
+from utils.run_directory import CARD_FILE, RUN_FILE
 from utils.selection.choosing import add_choice_flags, choice_request, choose
 from utils.settings import add_flags, settings_from
 
@@ -42,12 +46,7 @@ def main(argv=None) -> None:
     if args.output_dir is None:
         raise InputError("give --output_dir, where selection.npz and selection.json go")
 
-    from pathlib import Path
-
-    from utils.command_line import setup_logging
     from utils.data.sources import open_data
-    from utils.files import folder_lock, write_json
-    from utils.run_directory import CARD_FILE
     from utils.selection.card import format_card, subset_card
 
     setup_logging()
@@ -70,7 +69,6 @@ def main(argv=None) -> None:
 
 def _check_export(args) -> None:
     """Raise InputError where --export names a format that is not written, or a file that would be replaced."""
-    from pathlib import Path
 
     from utils.data.tables import check_written
 
@@ -98,8 +96,6 @@ def _export(path, selection, examples) -> None:
 def _refuse_used(folder, overwrite: bool) -> None:
     """Raise InputError where the folder belongs to a training run, holds a finished selection that `overwrite` does not
     release, or holds a file of that name that another program wrote."""
-    from utils.files import read_json, refuse_finished
-    from utils.run_directory import CARD_FILE, RUN_FILE
 
     if (folder / RUN_FILE).exists():
         raise InputError(
@@ -113,8 +109,6 @@ def _refuse_used(folder, overwrite: bool) -> None:
 def _refuse_foreign(folder, selection) -> None:
     """Raise InputError where the folder holds another selection without a card: somebody else's. The same one is what a
     killed run of this command left."""
-    from utils.files import refuse_finished
-    from utils.run_directory import CARD_FILE
     from utils.selection.selection import Selection
 
     path = folder / SELECTION

@@ -28,9 +28,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, command_line, parse_args, shard
+from utils.command_line import ArgumentParser, command_line, parse_args, setup_logging, shard
 from utils.errors import InputError, RunFailed, run_script
-from utils.flags import RunSettings, name_data
+from utils.flags import DeviceSettings, RunSettings, TrackerSettings, name_data
 from utils.selection.choosing import InputFiles, add_plugin_flag, load_plugins
 from utils.selection.ingredients import MakerSettings
 from utils.settings import add_flags, add_no_ops, settings_from, words_of
@@ -63,8 +63,6 @@ def main(argv=None) -> None:
             parser.error(f"--{name} is not for a sweep, which decides it for each run")
     if args.looks and args.seeds != parser.get_default("seeds"):
         parser.error(f"--looks {args.looks[-1]} uses the seeds 0 to {args.looks[-1] - 1}; leave out --seeds")
-
-    from utils.command_line import setup_logging
 
     setup_logging()
     sweep = make_sweep(args)
@@ -136,7 +134,6 @@ def verdicts(out: Path) -> dict[str, list[str]]:
 def make_sweep(args) -> Sweep:
     """The sweep that the flags describe. Raises InputError where it cannot be done, or the folder holds another one."""
     from hans.challenge import hans_run
-    from utils.flags import DeviceSettings, TrackerSettings
 
     settings, run = settings_from(SweepSettings, args), settings_from(RunSettings, args)
     if settings.hans_per_subcase and not settings.hans_dir:

@@ -13,8 +13,9 @@ heuristic, subcase and template; --verbose prints it), hans.png and hans.pdf.
 
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, parse_args, positive_int
+from utils.command_line import ArgumentParser, parse_args, positive_int, setup_logging
 from utils.errors import run_script
+from utils.files import folder_lock, refuse_finished, write_json, write_text
 from utils.flags import DeviceSettings, InferenceSettings, ModelSettings, TrackerSettings
 from utils.settings import add_flags, add_no_ops, settings_from
 
@@ -71,8 +72,6 @@ def main(argv=None) -> None:
     if args.label_order == "auto" and not args.calibration_data_dir:
         parser.error("--label_order auto needs labelled NLI data: --calibration_data_dir <an MNLI folder>")
 
-    from utils.command_line import setup_logging
-    from utils.files import folder_lock, refuse_finished
     from utils.models import distributed
     from utils.training.trackers import chosen_trackers
 
@@ -89,7 +88,6 @@ def _evaluate(args, out: Path, processes, trackers: list[str]) -> None:
     from hans import report
     from hans.data import PREDICTIONS, load_hans
     from hans.evaluation import Evaluation, format_diagnosis, open_nli_session
-    from utils.files import write_json, write_text
     from utils.models import distributed
     from utils.training.trackers import open_trackers
 

@@ -21,7 +21,6 @@ from utils.figure_style import ACCENT, direct_labels, new_figure
 from utils.files import write_text
 from utils.flags import OBJECTIVES
 from utils.report.recorded import read_csv
-from utils.report.results import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = tuple(ROOT / name for name in ("README.md", "docs/study.md"))
@@ -82,19 +81,16 @@ def draw(results: Path, path: Path) -> None:
     runs = read_csv(results, challenges=(HANS,))
     arms = {strategy: own for (strategy, *place), own in runs.arms.items() if place == [SHARE, "epochs"] and own}
 
-    def dev(result: Result) -> float:
-        return float(np.mean([result.scores[name] for name in runs.dev]))
-
-    def mean(strategy: str, value) -> float:
-        return 100 * float(np.mean([value(result) for result in arms[strategy]]))
+    def mean(strategy: str, columns) -> float:
+        return float(np.mean([result.mean(columns) for result in arms[strategy]]))
 
     confidence = {
         strategy: known
         for strategy, own in arms.items()
         if strategy not in RANDOM_EXAMPLES and (known := [r.subset[CONFIDENCE] for r in own if CONFIDENCE in r.subset])
     }
-    chosen = {strategy: (100 * float(np.mean(own)), mean(strategy, dev)) for strategy, own in confidence.items()}
-    tested = {strategy: (mean(strategy, dev), mean(strategy, lambda r: r.scores[HANS.headline])) for strategy in arms}
+    chosen = {strategy: (100 * float(np.mean(own)), mean(strategy, runs.dev)) for strategy, own in confidence.items()}
+    tested = {strategy: (mean(strategy, runs.dev), mean(strategy, [HANS.headline])) for strategy in arms}
     with new_figure(path, 3.2, formats=(".png",)) as figure:
         left, right = figure.subplots(1, 2)
         for axes, points in ((left, chosen), (right, tested)):

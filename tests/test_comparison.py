@@ -1,13 +1,13 @@
 """Statistics of the report against scipy, simulation and textbook values."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from utils.report.comparison import detectable_difference, differences_from_random, mean_and_std, paired_difference
+from utils.report.results import Result
 
 
 def test_mean_and_standard_deviation():
@@ -109,7 +109,7 @@ def test_all_intervals_of_a_family_hold_together():
 
 
 def arm_of(values: dict[int, float], metric="acc"):
-    return [SimpleNamespace(seed=seed, scores={metric: value}) for seed, value in values.items()]
+    return [Result("x", "s", 0.1, "epochs", seed, 1, {metric: value}, 1.0) for seed, value in values.items()]
 
 
 def test_a_family_is_what_is_compared_at_one_share_and_budget():

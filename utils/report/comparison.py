@@ -91,6 +91,12 @@ def detectable_difference(spread: float, n: int, *, comparisons: int = 1) -> flo
     return spread * float(optimize.brentq(lambda effect: power(effect) - POWER, 0.0, enough))
 
 
+def baseline_of(arm: tuple, against: str = "random") -> tuple:
+    """What an arm (strategy, share, budget) is compared with: random at the same share and budget, `all` at 100 % or with against="all"."""
+    _, share, budget = arm
+    return ("random", share, budget) if share < 1 and against == "random" else ("all", 1.0, "epochs")
+
+
 def differences_from_random(
     arms: dict[tuple, list], metrics: dict[str, tuple[str, ...]], *, against: str = "random"
 ) -> dict[tuple, dict[str, Difference]]:
@@ -98,25 +104,17 @@ def differences_from_random(
 
     against: with "all", every arm is compared with `all`, whatever its share.
 
-    arms: {(strategy, share, budget): results, each with `seed` and `scores`}; metrics: by name, the columns whose mean a
-    metric is. Arms without a seed in common with their baseline, and metrics that no such pair has, are left out.
+    arms: {(strategy, share, budget): its `Result`s}; metrics: by name, the columns whose mean a metric is. Arms without a seed in common with their baseline, and metrics that no such pair has, are left out.
     """
     pairs: dict[tuple, dict[str, list]] = {}
     for arm, results in arms.items():
-        strategy, share, budget = arm
-        baseline = arms.get(
-            ("random", share, budget) if share < 1 and against == "random" else ("all", 1.0, "epochs"), []
-        )
-        if strategy in (against, "all"):
+        if arm[0] in (against, "all"):
             continue
-        theirs = {result.seed: result for result in baseline}
-        together = [(result.scores, theirs[result.seed].scores) for result in results if result.seed in theirs]
+        theirs = {result.seed: result for result in arms.get(baseline_of(arm, against), [])}
+        together = [(result, theirs[result.seed]) for result in results if result.seed in theirs]
         for metric, columns in metrics.items():
-            values = [
-                tuple(100 * float(np.mean([scores[name] for name in columns])) for scores in pair)
-                for pair in together
-                if all(name in scores for name in columns for scores in pair)
-            ]
+            values = [tuple(result.mean(columns) for result in pair) for pair in together]
+            values = [pair for pair in values if None not in pair]
             if values:
                 pairs.setdefault(arm, {})[metric] = values
 

@@ -12,7 +12,7 @@ from utils.data.challenge import ChallengeColumns
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.files import file_name
-from utils.report.comparison import mean_and_std
+from utils.report.comparison import baseline_of, mean_and_std
 from utils.report.results import Arm, Result, Runs
 from utils.report.verdict import judged, verdict_of
 
@@ -48,7 +48,7 @@ def curve(runs: Runs, strategy: str, columns: tuple[str, ...], budget: str) -> l
 
 def _values(results: list[Result], columns: tuple[str, ...]) -> list[float]:
     """The mean of these columns in each run that has them, in percent."""
-    return [100 * np.mean([r.scores[c] for c in columns]) for r in results if all(c in r.scores for c in columns)]
+    return [mean for result in results if (mean := result.mean(columns)) is not None]
 
 
 class _Figures:
@@ -147,7 +147,7 @@ class _Figures:
                 axes.errorbar(one.mean, row, xerr=(one.high - one.low) / 2 if known else None, fmt=mark, color=colour,
                               label=words if known else "spread not known", mfc=colour if known else "white")  # fmt: skip
 
-        baseline = self.against if self.against == "all" or share < 1 else "all"
+        baseline, _, _ = baseline_of(("", share, budget), self.against)
         name = f"difference_{_place(share, budget)}"
         self._rows(name, rows, [*own], panel, f"difference from {baseline}, points")
         yield (

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.report.comparison import ALPHA, ROUNDING
+from utils.report.comparison import ALPHA, ROUNDING, baseline_of
 from utils.report.results import Arm, LookPlan, Result
 
 VERDICTS = ABOVE, BELOW, WITHIN, OPEN = "above", "below", "within", "open"
@@ -71,13 +71,12 @@ def looks_at(results: list[Result], plan: LookPlan, dev) -> dict[Arm, list[Look]
     """
     arms: dict[Arm, dict[int, float]] = {}
     for result in results:
-        score = math.nan if result.collapsed else 100 * float(np.mean([result.scores[name] for name in dev]))
+        score = math.nan if result.collapsed else result.mean(dev)
         arms.setdefault(result.arm, {})[result.seed] = score
     found = {}
-    for (strategy, share, budget), ours in arms.items():
-        baseline = arms.get(("all", 1.0, "epochs") if share == 1 else ("random", share, budget), {})
-        if strategy not in ("random", "all"):
-            found[strategy, share, budget] = _looks(ours, baseline, plan)
+    for arm, ours in arms.items():
+        if arm[0] not in ("random", "all"):
+            found[arm] = _looks(ours, arms.get(baseline_of(arm), {}), plan)
     return found
 
 

@@ -1,9 +1,11 @@
 """Finished runs as rows of numbers, wherever they were read from; and saying by name which ones cannot stand together."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.errors import InputError
@@ -49,6 +51,11 @@ class Result:
     @property
     def arm(self) -> Arm:
         return self.strategy, self.data_pct, self.budget
+
+    def mean(self, columns: Sequence[str]) -> float | None:
+        """The mean of these scores in percent, None where it lacks one of them."""
+        known = [self.scores[name] for name in columns if name in self.scores]
+        return 100 * float(np.mean(known)) if len(known) == len(columns) else None
 
 
 @dataclass(frozen=True)

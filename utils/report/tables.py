@@ -60,7 +60,7 @@ def overview(runs: Runs) -> Table:
         row = [strategy if budget == "epochs" else f"{strategy}, equal {budget}"]
         for share in shares:
             results = runs.arms.get((strategy, share, budget), [])
-            parts = [_mean([np.mean([r.scores[d] for d in runs.dev]) for r in results], 100, 1)]
+            parts = [_mean([r.mean(runs.dev) for r in results], 1, 1)]
             if results:
                 parts += [_mean(_known(results, challenge.headline), 100, 1) for challenge in runs.shown]
             row.append(" ; ".join(parts) + _failed(runs.failed[strategy, share, budget]))
@@ -80,7 +80,7 @@ def summary(runs: Runs, against: str = "random") -> Table:
     for arm, results in runs.arms.items():
         if not results:
             continue
-        dev = _mean([np.mean([r.scores[column] for column in columns]) for r in results], 100, 1)
+        dev = _mean([r.mean(columns) for r in results], 1, 1)
         difference = differences.get(arm, {}).get(name)
         scores = [_mean(_known(results, column), 100, 1) for column in shown]
         cost = np.mean([r.cost for r in results]) + runs.scoring.get(arm[0], 0.0)
