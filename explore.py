@@ -48,7 +48,7 @@ def main(argv=None) -> None:
         examples = open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir).load(args.split)
         note = write_explorer(
             examples,
-            load_inputs(examples, **settings_from(KnownFiles, args).items()),
+            load_inputs(examples, **settings_from(KnownFiles, args).paths()),
             folder,
             selections=load_selections(args.selection or (), examples),
             predictions=args.predictions,

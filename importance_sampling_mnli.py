@@ -80,7 +80,7 @@ def train_on_choice(args) -> None:
     needs = [NEEDS[name] for name in get_strategy(args.strategy).needs]
 
     def pick(examples):
-        maker = _maker(args, settings, examples, request.files.items())
+        maker = _maker(args, settings, examples, request.files.paths())
         files = InputFiles(**maker.fill_in(needs, request.parameters))
         return choose(dataclasses.replace(request, files=files), examples, settings.drawing_seed)
 

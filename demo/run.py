@@ -72,7 +72,7 @@ def main(argv=None) -> None:
     stage(
         "did it learn the task or the shortcut?",
         "test_hans.py", "--model_name_or_path", full, "--data_dir", challenge, "--max_seq_length", MAX_LENGTH,
-        "--output_dir", full / "hans", "--quiet", done=full / "hans" / "hans_results.json",
+        "--output_dir", full / "hans", done=full / "hans" / "hans_results.json",
     )  # fmt: skip
     stage(
         "[CLS] embeddings of the training examples",

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from utils.errors import InputError
@@ -64,7 +63,6 @@ class RunDirectory:
         self.arguments = arguments
         self.overwrite = overwrite
         self.main_process = main_process
-        self.started = time.time()
         if (self.path / RESULTS_FILE).exists() and not overwrite:
             raise InputError(
                 f"--output_dir {path} holds a finished run ({RESULTS_FILE} exists); give another folder, or "

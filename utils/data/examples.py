@@ -70,7 +70,7 @@ def load_split(task: Task, split: str, *, data_dir=None, cache_dir=None) -> Exam
     return _read_folder(task, split, Path(data_dir))
 
 
-def examples_of(table: Table, task: Task, split: str, columns: Columns, *, source: str = "") -> Examples:
+def examples_of(table: Table, task: Task, split: str, columns: Columns) -> Examples:
     """The examples in a table, without the rows that have no gold label. Raises InputError for a text that is none, an
     unknown label, and where no row is left."""
     kept, labels = range(len(table)), None
@@ -95,7 +95,7 @@ def examples_of(table: Table, task: Task, split: str, columns: Columns, *, sourc
     numbers = np.asarray(of_kept(list(table.numbers)), dtype=np.int64)
     return Examples(
         task, split, texts, labels, guids, named(columns.genre), fingerprint_of(texts, label_names),
-        source or table.path, numbers,
+        table.path, numbers,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class KnownFiles:
         metavar="FILE",
     )
 
-    def items(self) -> dict:
+    def paths(self) -> dict:
         """Flag -> path, or None where the flag was not given."""
         return dataclasses.asdict(self)
 
@@ -140,7 +140,7 @@ def choose(request: ChoiceRequest, examples, seed: int):
     start_from = Selection.load(settings.start_from) if settings.start_from else None
     if start_from is not None:
         start_from.check(examples, path=settings.start_from)
-    inputs = load_inputs(examples, **request.files.items(), argv=recorded_words(sys.argv[1:]), code=code_version())
+    inputs = load_inputs(examples, **request.files.paths(), argv=recorded_words(sys.argv[1:]), code=code_version())
     return select(
         settings.strategy,
         inputs,

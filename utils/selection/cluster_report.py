@@ -1,4 +1,4 @@
-"""The clustering analysis as Markdown and figures. Owns wording and drawing; the numbers are `utils/clustering.py`'s."""
+"""The clustering analysis as Markdown and figures. Owns wording and drawing; the numbers are those of `cluster_quality`."""
 
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def _grade(value: float, thresholds, words) -> str:
 
 def markdown(about: dict, lines, quality, clusters, examples, figures) -> str:
     """The whole report. `about`: facts for the head; `lines`: the summary; `examples`: Examples or None (no texts)."""
-    parts = ["# Clustering of [CLS] embeddings", ""]
+    parts = ["# Clustering of embeddings", ""]
     parts += [f"- {name}: {value}" for name, value in about.items()]
     parts += ["", "## Summary", "", *(f"- {line}" for line in lines)]
     used = [name for name in QUALITY_COLUMNS if any(name in row for row in quality)]

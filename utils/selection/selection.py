@@ -1,6 +1,6 @@
 """`Selection`: which training rows, how much each counts, where that came from. The exchange format of the project.
 
-Owns the file, its checks and the importance-weight formulas; how rows are chosen is `utils/strategies`'s business.
+Owns the file, its checks and the importance-weight formulas; how rows are chosen is the business of `strategies`.
 """
 
 import hashlib

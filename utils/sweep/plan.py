@@ -150,7 +150,7 @@ class Sweep:
             "challenge sets": [challenge.identity for challenge in self.challenges]
             + [{"name": grouped.name, "fingerprint": grouped.fingerprint} for grouped in self.grouped],
             "selector": dataclasses.asdict(self.making),
-            "inputs": {name: _hashes(paths) for name, paths in self.files.items().items() if paths},
+            "inputs": {name: _hashes(paths) for name, paths in self.files.paths().items() if paths},
             "looks": look_plan(self.runs, self.settings.looks, self.settings.smallest),
         }
         path = self.out / PLAN_FILE
@@ -176,7 +176,7 @@ class Sweep:
             seed=min(self.settings.seeds),
             n=self.n,
             fingerprint=self.fingerprint,
-            given=self.files.items(),
+            given=self.files.paths(),
             make=make,
         )
         needs = [NEEDS[name] for name in get_strategy(strategy).needs]
@@ -233,7 +233,7 @@ class Sweep:
     def explorer_words(self) -> list[str]:
         """The flags of explore.py for this sweep: its shared inputs, and each strategy's first choice of the smallest
         share."""
-        found = self.files.items()
+        found = self.files.paths()
         for arm in self._chosen:
             found |= self._inputs(split_arm(arm)[0], make=False)[0]
         found = {field.name: found[field.name] for field in dataclasses.fields(KnownFiles)}

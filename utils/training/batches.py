@@ -9,16 +9,23 @@ from utils.selection.selection import Selection
 class UniformBatches:
     """Plain SGD's batches over a Selection: each epoch a fresh permutation (or the Selection's own order), cut into
     batches of exactly `batch_size`, the last one of an epoch smaller. `draw(step)` depends on (seed, step) alone, so
-    a run continues anywhere without replaying anything.
+    a run continues anywhere without replaying anything. epoch_size: examples in an epoch, all of them by default.
     """
 
     def __init__(
-        self, selection: Selection, *, batch_size: int, seed: int, epochs: float, max_steps: int | None = None
+        self,
+        selection: Selection,
+        *,
+        batch_size: int,
+        seed: int,
+        epochs: float,
+        max_steps: int | None = None,
+        epoch_size: int | None = None,
     ):
         self.selection = selection
         self.batch_size = batch_size
         self.seed = seed
-        self.steps_per_epoch = -(-len(selection) // batch_size)
+        self.steps_per_epoch = -(-(epoch_size or len(selection)) // batch_size)
         self.num_steps = max_steps or max(1, round(epochs * self.steps_per_epoch))
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
@@ -48,7 +55,10 @@ class UniformBatches:
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self.selection.ordered:
             return np.arange(len(self.selection))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.selection))
+        return self._permutation(epoch)
+
+    def _permutation(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, number]).permutation(len(self.selection))
 
     def observe(self, rows: np.ndarray, logits: torch.Tensor, losses: torch.Tensor) -> None:
         """Told of every micro-batch's outcome; uniform batches do not depend on it."""

@@ -1,6 +1,5 @@
 """Evaluation on challenge sets that are files: accuracy by group, whatever names the set gives its classes."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from utils.files import write_text
 from utils.flags import RunSettings
 from utils.models.class_names import ENTAILMENT, NLI_LABELS, NOT_ENTAILMENT, canonical
 from utils.models.session import Session
-
-logger = logging.getLogger(__name__)
 
 _TWO = {ENTAILMENT, NOT_ENTAILMENT}
 

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class Evaluations:
     """What the training loop needs to know of evaluations.
 
-    evaluate(steps done) -> the value that decides which evaluation is the best; better(value, other) is told by `sign`:
-    1 where more is better, -1 where less is. history: [steps done, value] of each evaluation so far; it is kept in every
+    evaluate(steps done) -> the value that decides which evaluation is the best. sign: 1 where more is better, -1 where less
+    is. history: [steps done, value] of each evaluation so far; it is kept in every
     checkpoint, so a continued run finds the same best step and has waited as long.
     """
 

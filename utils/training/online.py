@@ -4,8 +4,6 @@ said. Each scheme is a batches object like UniformBatches, so the training loop 
 Unbiased: `rs2` (uniform), `grad_norm`, `infobatch`. Biased by design: `rho`.
 """
 
-import logging
-
 import numpy as np
 
 from utils.data.logits import cross_entropy, error_norm
@@ -13,8 +11,6 @@ from utils.errors import InputError
 from utils.models.distributed import Processes
 from utils.selection.selection import Selection, effective_sample_size
 from utils.training.batches import UniformBatches
-
-logger = logging.getLogger(__name__)
 
 
 class RandomSubsets(UniformBatches):
@@ -28,13 +24,8 @@ class RandomSubsets(UniformBatches):
     """
 
     def __init__(self, selection: Selection, *, subset_size: int, replacement: bool = False, **plan):
-        self.subset_size = subset_size
-        self.replacement = replacement
-        self._given_steps = plan.pop("max_steps", None)
-        epochs = plan["epochs"]
-        super().__init__(selection, **plan)
-        self.steps_per_epoch = -(-subset_size // self.batch_size)
-        self.num_steps = self._given_steps or max(1, round(epochs * self.steps_per_epoch))
+        super().__init__(selection, epoch_size=subset_size, **plan)
+        self.subset_size, self.replacement = subset_size, replacement
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self.replacement:
@@ -45,9 +36,6 @@ class RandomSubsets(UniformBatches):
         stream = np.concatenate([self._permutation(number) for number in range(first // n, (last - 1) // n + 1)])
         start = first % n
         return stream[start : start + self.subset_size]
-
-    def _permutation(self, number: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, number]).permutation(len(self.selection))
 
 
 class GradNorm(UniformBatches):
@@ -136,10 +124,6 @@ class InfoBatch(UniformBatches):
     delta = 0.875
 
     def __init__(self, selection: Selection, *, processes: Processes, **plan):
-        if plan.get("max_steps"):
-            raise InputError(
-                "--online infobatch plans its own number of steps; give --num_train_epochs, not --max_steps"
-            )
         super().__init__(selection, **plan)
         self._processes = processes
         self._epochs = max(1, round(plan["epochs"]))
