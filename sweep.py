@@ -4,7 +4,8 @@
   python sweep.py --strategies random diverse ambiguous --data_pcts 0.1 0.3 1.0 --seeds 0 1 2 --hans_dir $DATA/hans \\
     --model_name_or_path albert-base-v1 --task_name MNLI --data_dir $GLUE_DIR/MNLI --output_dir $OUT/sweep --fp16
 
-Every other flag is run_glue.py's and goes to every run. What strategies need (training dynamics, embeddings, clusters) is
+Most other flags are run_glue.py's and go to every run; those that a sweep decides itself (--seed, --max_steps, --selection and
+others) are refused. What strategies need (training dynamics, embeddings, clusters) is
 made once, in <output_dir>/selector/; the runs are in <output_dir>/runs/, each in a process of its own, one at a time per
 GPU or --jobs on a CPU. Repeating the command goes on where it stopped, skips what is finished and adds what is new. The
 report (report.py) is made at the end, and with it a page to look at the examples (explore.py).
@@ -12,8 +13,8 @@ report (report.py) is made at the end, and with it a page to look at the example
 A run's seed is its selection seed too, so the spread over seeds holds both the luck of the draw and that of training (not
 that of the proxy run and the clusters, which are made once, with the smallest seed).
 At 100 % all ways of choosing are one: the run `all`. Besides the strategies of select_examples.py --list there are
-grad_norm, infobatch and rs2 (importance_sampling_mnli.py --online): grad_norm takes the share as its share of the steps,
-infobatch decides on its own how much it skips and runs at 100 % only. poe, learned_mixin, conf_reg and group_dro
+grad_norm, rho, infobatch and rs2 (importance_sampling_mnli.py --online): grad_norm and rho take the share as their share of
+the steps, infobatch decides on its own how much it skips and runs at 100 % only. poe, learned_mixin, conf_reg and group_dro
 (run_glue.py --objective) train on everything or on a random share, dfr goes on from the run on everything; hard+poe is a
 strategy and an objective (docs/objectives.md). `forgettable` is a second fine-tuning, of the run
 `all` of the same seed.

@@ -88,7 +88,7 @@ def machine() -> dict:
         "cpu": cpu,
         "cores": cores,
         "threads": os.environ.get("OMP_NUM_THREADS", str(cores)),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "versions": versions(),
     }
 

@@ -35,12 +35,13 @@ which goes on where it was stopped (the mean of one run is {seconds} s; runs wer
 Scores that find the few examples which contradict a shortcut also find wrong labels. Here the answers are known. Each corpus
 ({n:,} generated pairs, `python -m demo.plant`) holds counter-examples to one shortcut, wrong labels, and 2 % copies. Four
 shortcuts: all words of the hypothesis stand in the premise; they stand there in one piece; the hypothesis holds a negation;
-it holds one of ten phrases. One factor at a time departs from 2 % counter-examples and 5 % uniformly wrong labels. The cells
+it holds one of ten phrases. The corpora `centre` have 2 % counter-examples and 5 % uniformly wrong labels. Each other kind changes one of these:
 `noise10` have 10 % wrong labels, `pairs` wrong labels of one kind (a label becomes the one it is confused with), `rare05` and
 `rare8` 0.5 and 8 % counter-examples.
 
 Every strategy chooses with its defaults from what the project makes for it when no file is given, with an encoder of two
-layers that starts from random weights. What an example is stands in a file that is read after the choice. A seed is a corpus
+layers that starts from random weights. `kinds.tsv` says which examples are counter-examples, mislabelled or copies. No
+strategy reads it; the benchmark reads it after the choice. A seed is a corpus
 of its own and the seed of the proxy models. `±` is the standard deviation over runs; a column of one run has none. Chance
 finds the budget's share of each kind. The oracle ranks by p(y) of a model of a clean corpus with 30 % counter-examples
 times 1 - p(y) of a model of a clean corpus without any: it knows the task, and what the shortcut is. It is a model too, and

@@ -28,13 +28,15 @@ form. Symbols: n examples in the split, m chosen (the budget), d numbers in an e
 p = softmax(z), y the gold label as a one-hot vector, e an embedding.
 
 Every strategy is run by `select_examples.py --strategy NAME`, by `importance_sampling_mnli.py --strategy NAME` (choose and
-train in one command) and by `sweep.py --strategies NAME ...`. All of them take `--class_balanced` (the budget is divided
-over the gold labels in proportion) and `--start_from FILE` (these rows come first), and all break ties at random by
-`--selection_seed`, never by the order of the rows.
+train in one command) and by `sweep.py --strategies NAME ...`. The first two take the flags below, `--class_balanced` (the
+budget is divided over the gold labels in proportion) and `--start_from FILE` (these rows come first). A sweep runs every
+strategy with its default parameters; for other values write a strategy of your own, as `study/arms.py` does. Ties are broken at
+random by `--selection_seed`, never by the order of the rows.
 
 **Needs.** A strategy that needs files of a model is told where they are by the flag named below.
-`importance_sampling_mnli.py` and `sweep.py` make missing files themselves, with a short proxy run. That run costs
-training passes over the whole data set: a report counts them.
+`importance_sampling_mnli.py` and `sweep.py` make missing dynamics, logits, embeddings and clusters themselves, with a short
+proxy run. That run costs training passes over the whole data set: a report counts them. Target examples, gradients and a
+ranking are for you to give.
 
 **Weights.** A strategy marked *weighted* returns a weight for each chosen example. Training on a selection minimises the
 mean of weight times loss. All other strategies return weights of 1.

@@ -37,7 +37,7 @@ BLOCKS = (
     range(3),
     range(3, 10),
     range(10, 13),
-)  # seeds whose scores come from one proxy run (the first block: one or two)
+)  # seeds whose scores come from one proxy run
 RANDOM_EXAMPLES = (*OBJECTIVES, "jtt_random")  # arms that train on what random chooses
 NAMES = "chosen by"  # the column whose values select rows
 
