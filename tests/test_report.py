@@ -892,9 +892,7 @@ def test_the_pages_show_the_tables_of_the_studys_report():
         assert make_study.filled(text) == text, f"{page.name}: run python -m docs.make_study"
         intervals = re.findall(r"[+-]\d+\.\d \[[^]|]*\]", re.sub(r"^\|.*\n", "", text, flags=re.M))
         report = (tiny.ROOT / "study" / "results.md").read_text()
-        assert not [text for text in intervals if text not in report], (
-            f"{page.name}: another report's numbers"
-        )
+        assert not [text for text in intervals if text not in report], f"{page.name}: another report's numbers"
     source = "<!-- study/first/results.md: At a glance; only {} -->\nold\n<!-- end -->"
     table = make_study.filled(source.format("random, hard")).splitlines()[2:-2]
     assert [row.split(" | ")[0] for row in table[2:]] == ["| random", "| hard"]
