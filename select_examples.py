@@ -69,7 +69,6 @@ def main(argv=None) -> None:
 
 def _check_export(args) -> None:
     """Raise InputError where --export names a format that is not written, or a file that would be replaced."""
-
     from utils.data.tables import check_written
 
     if args.export is None:
@@ -96,7 +95,6 @@ def _export(path, selection, examples) -> None:
 def _refuse_used(folder, overwrite: bool) -> None:
     """Raise InputError where the folder belongs to a training run, holds a finished selection that `overwrite` does not
     release, or holds a file of that name that another program wrote."""
-
     if (folder / RUN_FILE).exists():
         raise InputError(
             f"--output_dir {folder} belongs to a training run, which has a selection of its own; give another"

@@ -5,10 +5,10 @@
     --model_name_or_path albert-base-v1 --task_name MNLI --data_dir $GLUE_DIR/MNLI --output_dir $OUT/sweep --fp16
 
 Most other flags are run_glue.py's and go to every run; those that a sweep decides itself (--seed, --max_steps, --selection and
-others) are refused. What strategies need (training dynamics, embeddings, clusters) is
-made once, in <output_dir>/selector/; the runs are in <output_dir>/runs/, each in a process of its own, one at a time per
-GPU or --jobs on a CPU. Repeating the command goes on where it stopped, skips what is finished and adds what is new. The
-report (report.py) is made at the end, and with it a page to look at the examples (explore.py).
+others) are refused. What strategies need (training dynamics, embeddings, clusters) is made once, in <output_dir>/selector/;
+the runs are in <output_dir>/runs/, each in a process of its own, one at a time per GPU or --jobs on a CPU. Repeating the
+command goes on where it stopped, skips what is finished and adds what is new. The report (report.py) is made at the end, and
+with it a page to look at the examples (explore.py).
 
 A run's seed is its selection seed too, so the spread over seeds holds both the luck of the draw and that of training (not
 that of the proxy run and the clusters, which are made once, with the smallest seed).

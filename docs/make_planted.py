@@ -35,14 +35,13 @@ which goes on where it was stopped (the mean of one run is {seconds} s; runs wer
 Scores that find the few examples which contradict a shortcut also find wrong labels. Here the answers are known. Each corpus
 ({n:,} generated pairs, `python -m demo.plant`) holds counter-examples to one shortcut, wrong labels, and 2 % copies. Four
 shortcuts: all words of the hypothesis stand in the premise; they stand there in one piece; the hypothesis holds a negation;
-it holds one of ten phrases. The corpora `centre` have 2 % counter-examples and 5 % uniformly wrong labels. Each other kind changes one of these:
-`noise10` have 10 % wrong labels, `pairs` wrong labels of one kind (a label becomes the one it is confused with), `rare05` and
-`rare8` 0.5 and 8 % counter-examples.
+it holds one of ten phrases. The corpora `centre` have 2 % counter-examples and 5 % uniformly wrong labels. Each other kind
+changes one of these: `noise10` have 10 % wrong labels, `pairs` wrong labels of one kind (a label becomes the one it is confused
+with), `rare05` and `rare8` 0.5 and 8 % counter-examples.
 
 Every strategy chooses with its defaults from what the project makes for it when no file is given, with an encoder of two
 layers that starts from random weights. `kinds.tsv` says which examples are counter-examples, mislabelled or copies. No
-strategy reads it; the benchmark reads it after the choice. A seed is a corpus
-of its own and the seed of the proxy models. `±` is the standard deviation over runs; a column of one run has none. Chance
+strategy reads it; the benchmark reads it after the choice. A seed is a corpus of its own and the seed of the proxy models. `±` is the standard deviation over runs; a column of one run has none. Chance
 finds the budget's share of each kind. The oracle ranks by p(y) of a model of a clean corpus with 30 % counter-examples
 times 1 - p(y) of a model of a clean corpus without any: it knows the task, and what the shortcut is. It is a model too, and
 no bound. `ssft` can only score the half of the data that its first run saw.
@@ -108,8 +107,8 @@ LIMITS = """- In three of the twelve corpora with 10 % noise, the plain form tak
 - A counter-example that the encoder has not learnt is not found: role swaps with full overlap are the hardest here.
 - Scores that ignore the gold label (`entropy`, `margin`, `least_confidence`) take about as many wrong labels as a random draw
   does, and so does `ambiguous` as long as the encoder has not learnt them. On these corpora, whose pairs an encoder learns
-  within two epochs, `ambiguous` is most often the best published score. `rare` does not always find twice as many as the best one (the
-  table above).
+  within two epochs, `ambiguous` is most often the best published score. `rare` does not always find twice as many as the best
+  one (the table above).
 - The shallow models know words and their number. A shortcut that needs word order, other than through those, is not seen by
   them. The pairs are generated and easy: ordinary ones are nearly all learnt in an epoch. Real data is not like that."""
 

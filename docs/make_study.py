@@ -22,6 +22,7 @@ from utils.errors import InputError, run_script
 from utils.figure_style import ACCENT, direct_labels, new_figure
 from utils.files import write_text
 from utils.flags import OBJECTIVES
+from utils.report.comparison import differences_from_random
 from utils.report.recorded import read_csv
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,11 +34,8 @@ COPIED = re.compile(
 FIGURE = ROOT / "docs" / "study.png"
 RESULTS = ROOT / "study" / "results.csv"
 SHARE = 0.1  # of the main comparison
-BLOCKS = (
-    range(3),
-    range(3, 10),
-    range(10, 13),
-)  # seeds whose scores come from one proxy run
+# Seeds whose scores come from one proxy run.
+BLOCKS = (range(3), range(3, 10), range(10, 13))
 RANDOM_EXAMPLES = (*OBJECTIVES, "jtt_random")  # arms that train on what random chooses
 NAMES = "chosen by"  # the column whose values select rows
 
@@ -90,16 +88,18 @@ def by_proxy_run(results: Path) -> str:
     """Difference from random in dev accuracy, paired by seed: its mean (and the number of seeds) in each block, for arms that
     have seeds in two blocks at least."""
     runs = read_csv(results, challenges=(HANS,))
-    dev = {
-        arm[0]: {r.seed: r.mean(runs.dev) for r in own}
-        for arm, own in runs.arms.items()
-        if arm[1:] == (SHARE, "epochs")
-    }
-    rows = [[NAMES, *(f"seeds {block[0]} to {block[-1]}" for block in BLOCKS)]]
-    for strategy, ours in dev.items():
-        both = [[ours[seed] - dev["random"][seed] for seed in block if seed in ours] for block in BLOCKS]
-        if strategy != "random" and sum(map(bool, both)) > 1:
-            rows.append([strategy, *(f"{np.mean(own):+.1f} ({len(own)})" if own else "-" for own in both)])
+    arms = {arm: own for arm, own in runs.arms.items() if arm[1:] == (SHARE, "epochs")}
+    blocks = [
+        differences_from_random(
+            {arm: [r for r in own if r.seed in seeds] for arm, own in arms.items()}, {"dev": runs.dev}
+        )
+        for seeds in BLOCKS
+    ]
+    rows = [[NAMES, *(f"seeds {seeds[0]} to {seeds[-1]}" for seeds in BLOCKS)]]
+    for arm in arms:
+        if sum(arm in block for block in blocks) > 1:
+            found = [block[arm]["dev"] if arm in block else None for block in blocks]
+            rows.append([arm[0], *(f"{own.mean:+.1f} ({own.n})" if own else "-" for own in found)])
     header, *lines = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([header, "|" + "---|" * len(rows[0]), *lines])
 

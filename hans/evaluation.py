@@ -6,12 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import AutoConfig
 
 from hans import report
 from hans.data import ENTAILMENT, NON_ENTAILMENT
 from utils.data.examples import load_split
-from utils.data.hub import from_pretrained
+from utils.data.hub import load_config
 from utils.data.logits import softmax
 from utils.data.tasks import get_task
 from utils.errors import InputError
@@ -27,13 +26,7 @@ NAMING_ROWS = 2000  # labelled examples that show what unnamed outputs mean
 def open_nli_session(settings: InferenceSettings, processes: Processes) -> Session:
     """The checkpoint with its two or three NLI classes. Raises InputError where they cannot be known."""
     source = settings.config_name or settings.model_name_or_path
-    config = from_pretrained(
-        AutoConfig,
-        source,
-        cache_dir=settings.cache_dir,
-        revision=settings.model_revision,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    config = load_config(source, settings)
     labels = naming.nli_labels(naming.stated_names(config.id2label), config.num_labels)
     session = open_session(labels, settings, processes, need_head=True)
     if not session.classifier.named and settings.label_order != "auto":

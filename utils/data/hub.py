@@ -24,6 +24,19 @@ def from_pretrained(auto_class, source: str, **kwargs):
     return _one_line(auto_class.from_pretrained, source, auto_class, source, **kwargs)
 
 
+def load_config(source: str, settings):
+    """The config of a checkpoint. settings: the `ModelSettings` that say from where, which revision, and whether its code runs."""
+    from transformers import AutoConfig
+
+    return from_pretrained(
+        AutoConfig,
+        source,
+        cache_dir=settings.cache_dir,
+        revision=settings.model_revision,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
 def from_config(auto_class, config, source: str, **kwargs):
     """A model with random weights, with one clear line where `config`, read from `source`, describes none."""
     return _one_line(auto_class.from_config, source, auto_class, config, **kwargs)

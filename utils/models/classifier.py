@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from utils.data.hub import find_file, from_config, from_pretrained
+from utils.data.hub import find_file, from_config, from_pretrained, load_config
 from utils.data.pooling import ENCODER, kind_of
 from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
 from utils.errors import InputError
@@ -71,7 +71,7 @@ def load_classifier(
     throughout; new layers are initialised from `seed`. Raises InputError for anything that does not load or fit.
     """
     import transformers
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     transformers.logging.set_verbosity_error()  # its load report says what we say ourselves, in one line
     transformers.logging.disable_progress_bar()
@@ -80,7 +80,7 @@ def load_classifier(
         raise InputError("give --model_name_or_path, or --config_name to start from random weights")
     hub = {"cache_dir": settings.cache_dir, "revision": settings.model_revision}
     code = {"trust_remote_code": settings.trust_remote_code}
-    config = from_pretrained(AutoConfig, settings.config_name or source, **hub, **code)
+    config = load_config(settings.config_name or source, settings)
     stated = naming.stated_names(getattr(config, "id2label", None), labels)
     config.num_labels = max(len(labels), 1)
     config.problem_type = "single_label_classification" if labels else "regression"

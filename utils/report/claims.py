@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from utils.errors import InputError
 from utils.report.comparison import Difference
-from utils.report.fields import cell
+from utils.report.fields import cell, rounded_share
 
 CLAIMS_FILE = "claims.csv"  # beside a results.csv
 CLAIM_COLUMNS = ("strategy", "data_pct", "metric", "expected", "points", "claim", "source")
@@ -80,7 +80,7 @@ def claim_of(row: dict[str, str], where: str) -> Claim:
         raise InputError(f"{where}: points is {points:g}, expected a number above 0; `expected` gives the direction")
     return Claim(
         strategy=cell(row, "strategy", where),
-        data_pct=float(f"{share:.3g}"),
+        data_pct=rounded_share(share),
         metric=cell(row, "metric", where),
         expected=expected,
         points=points,

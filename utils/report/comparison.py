@@ -92,7 +92,8 @@ def detectable_difference(spread: float, n: int, *, comparisons: int = 1) -> flo
 
 
 def baseline_of(arm: tuple, against: str = "random") -> tuple:
-    """What an arm (strategy, share, budget) is compared with: random at the same share and budget, `all` at 100 % or with against="all"."""
+    """What an arm (strategy, share, budget) is compared with: random at the same share and budget; `all` at 100 %, or with
+    against="all"."""
     _, share, budget = arm
     return ("random", share, budget) if share < 1 and against == "random" else ("all", 1.0, "epochs")
 
@@ -104,7 +105,8 @@ def differences_from_random(
 
     against: with "all", every arm is compared with `all`, whatever its share.
 
-    arms: {(strategy, share, budget): its `Result`s}; metrics: by name, the columns whose mean a metric is. Arms without a seed in common with their baseline, and metrics that no such pair has, are left out.
+    arms: {(strategy, share, budget): its `Result`s}; metrics: by name, the columns whose mean a
+    metric is. Arms without a seed in common with their baseline, and metrics that no such pair has, are left out.
     """
     pairs: dict[tuple, dict[str, list]] = {}
     for arm, results in arms.items():

@@ -102,6 +102,11 @@ def cell(row: dict[str, str], column: str, where: str, kind: type = str):
     return value
 
 
+def rounded_share(share: float) -> float:
+    """A share of the data to three digits, by which arms are told apart: 333 of 1,000 examples and a third are one."""
+    return float(f"{share:.3g}")
+
+
 def _is_number(value) -> bool:
     """Whether it is a finite number that floats can hold."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300

@@ -10,7 +10,7 @@ from utils.data.predictions import read_predictions
 from utils.data.tasks import Task, get_task
 from utils.errors import InputError
 from utils.files import read_json
-from utils.report.fields import Fields
+from utils.report.fields import Fields, rounded_share
 from utils.report.results import AGAINST, SUBSET, LookPlan, Result, Runs, gather, keep_alike
 from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
 
@@ -63,8 +63,9 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     waiting = [name for plan in plans.values() for name in plan.shares if name not in begun]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
     scoring = {name: epochs for plan in plans.values() for name, epochs in plan.scoring.items()}
-    looks = [plan.looks for plan in plans.values()]
-    looks = looks[0] if len(looks) == 1 else None  # several sweeps together were not planned as one
+    looks = (
+        next(iter(plans.values())).looks if len(plans) == 1 else None
+    )  # several sweeps together were not planned as one
     for what in ("data", "settings"):
         found, unlike = keep_alike(found, lambda run, what=what: getattr(run, what), what, lambda run: run.name)
         problems += unlike
@@ -107,11 +108,8 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
     n, m = selection.count("n", least=1), selection.count("m", least=1)
     objective = found.part("objective", optional=True)
     strategy, share, budget = _arm(arguments, train, selection)
-    versions = [selection.plain("version") or 1]
-    if objective.names:
-        versions = [*(versions if strategy not in ("all", "random") else []), objective.plain("version") or 1]
-    strategy = _with_objective(strategy, objective.text("name", optional=True))
-    model, before = _origin(path, name, paths)
+    strategy, version = _with_objective(strategy, str(selection.plain("version") or 1), objective)
+    model, gone_through = _origin(path, name, paths)
     data = tuple((split, facts.text("fingerprint")) for split, facts in run.part("data").parts().items())
     settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": model}
     settings |= {
@@ -123,18 +121,18 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
         "pool": n,
         "learning_rate": arguments.plain("learning_rate"),
         "precision": found.text("precision", optional=True),
-        "version": "+".join(map(str, versions)),
+        "version": version,
     }
     result = Result(
         name=path.name,
         folder=path,
         strategy=strategy,
-        data_pct=float(f"{asked or share:.3g}"),  # 333 of 1,000 examples and a third are one share
+        data_pct=rounded_share(asked or share),
         budget=budget,
         seed=arguments.count("seed"),
         m=m,
         scores=dev | _group_scores(found) | _challenge_scores(path, challenges),
-        cost=sum(map(_cost, [found, *before])),
+        cost=sum(map(_cost, [found, *gone_through])),
         seconds=train.number("seconds"),
         subset=_subset(path / CARD_FILE, name),
         collapsed=_is_constant(path / f"predictions_{found.part('eval').names[0]}.tsv"),
@@ -156,11 +154,12 @@ def _arm(arguments: Fields, train: Fields, selection: Fields) -> tuple[str, floa
     return online, share, "epochs"
 
 
-def _with_objective(strategy: str, objective: str | None) -> str:
-    """The name of an arm: the objective alone where the examples are all of the data or a random part."""
-    if objective is None:
-        return strategy
-    return objective if strategy in ("all", "random") else f"{strategy}+{objective}"
+def _with_objective(strategy: str, version: str, objective: Fields) -> tuple[str, str]:
+    """Name and version of an arm: those of the objective alone where the examples are all of the data or a random part."""
+    name, own = objective.text("name", optional=True), str(objective.plain("version") or 1)
+    if name is None:
+        return strategy, version
+    return (name, own) if strategy in ("all", "random") else (f"{strategy}+{name}", f"{version}+{own}")
 
 
 def _cost(results: Fields) -> float:

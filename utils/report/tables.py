@@ -101,8 +101,8 @@ def accuracy(runs: Runs) -> Table:
         dev = " / ".join(_mean(_known(results, name), 100, 2) for name in runs.dev)
         rows.append([*_arm(runs, arm), dev, *_cells(runs.shown, results)])
     words = (
-        "Mean ± standard deviation over seeds. A seed decides the training, and the draw where the way of choosing draws; what "
-        "draws nothing chooses the same examples with every seed of a sweep. Equal epochs: every share is trained for the same "
+        "Mean ± standard deviation over seeds. A seed decides the training. It also decides the choice where that is random; "
+        "any other choice is the same for every seed of a sweep. Equal epochs: every share is trained for the same "
         "number of epochs; equal steps: for as many optimizer steps as everything takes."
     )
     return Table("Accuracy by share of the data", rows, words + _failure_words(runs))

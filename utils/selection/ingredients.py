@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from utils.command_line import positive_float, positive_int
 from utils.costs import FORWARD
-from utils.data.hub import from_pretrained
+from utils.data.hub import load_config
 from utils.data.pooling import choose_pooling
 from utils.data.sources import data_name
 from utils.errors import EXIT_BAD_INPUT, InputError, Interrupted, RunFailed, StopSignal
@@ -265,18 +265,9 @@ class InputMaker:
     @functools.cached_property
     def _auto_pooling(self) -> str:
         """What get_embeddings.py --pooling auto takes for the selector model: the names of its files depend on it."""
-        from transformers import AutoConfig
-
         settings = self.settings
         source = self.making.selector_model or settings.config_name or settings.model_name_or_path
-        config = from_pretrained(
-            AutoConfig,
-            source,
-            cache_dir=settings.cache_dir,
-            revision=settings.model_revision,
-            trust_remote_code=settings.trust_remote_code,
-        )
-        return choose_pooling(config, "auto")
+        return choose_pooling(load_config(source, settings), "auto")
 
     def _data_words(self) -> list[str]:
         words = words_of(self.settings, SourceSettings, DataSettings, DeviceSettings, leave_out=("overwrite_cache",))
