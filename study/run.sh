@@ -8,14 +8,15 @@
 #   study/run.sh thirty 0 1 2 3 4                                 # six arms at 30 %, at the learning rate of 30 %
 #   study/run.sh curve 0.05 0 1 2 3 4                             # random at another share, at its learning rate
 #   study/run.sh pool 0 1 2                                       # dfr, where 3,160 pairs are everything
+#   study/run.sh scratch 0 1 2                                    # most arms on generated pairs, a tiny ALBERT from scratch
 #   study/run.sh collect                                          # adds the finished runs to study/results.csv and docs/study.md
 #
 # The inputs of the arms (proxy run, embeddings, clusters) are made once for each folder, with the first of its seeds.
 # DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main.
 set -euo pipefail
 case ${1:-} in
-  tune | main | curve | thirty | pool | collect) part=$1 && shift ;;
-  *) echo "study/run.sh: the parts are tune, main, thirty, curve, pool and collect, not '${1:-}'" >&2 && exit 2 ;;
+  tune | main | curve | thirty | pool | scratch | collect) part=$1 && shift ;;
+  *) echo "study/run.sh: the parts are tune, main, thirty, curve, pool, scratch and collect, not '${1:-}'" >&2 && exit 2 ;;
 esac
 OUT=$(realpath -m "${OUT:?name an empty folder}") MNLI_DIR=$(realpath "$MNLI_DIR") HANS_DIR=$(realpath "$HANS_DIR")
 [ -e "$MODEL" ] && MODEL=$(realpath "$MODEL")
@@ -83,6 +84,15 @@ case $part in
     python sweep.py --strategies random dfr --data_pcts 1.0 --pool_size 3160 --seeds "$@" $common $measured \
       --learning_rate "$LEARNING_RATE" --output_dir "$OUT/pool"
     python report.py "$OUT/pool" --against all
+    ;;
+  scratch)
+    python -m demo.generate --output_dir "$OUT/corpus" --num_train 12000 --num_dev 1000
+    python -m hans.generate --output_dir "$OUT/challenge" --per_subcase 100
+    python sweep.py --strategies random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location jtt_random \
+      counter_heuristic rare importance rs2 poe --data_pcts 0.1 --budget steps --seeds "$@" --plugin study/arms.py \
+      --config_name demo/albert-tiny --tokenizer_name demo/albert-tiny --task_name MNLI --data_dir "$OUT/corpus" \
+      --max_seq_length 64 --per_device_train_batch_size 32 --learning_rate 1e-3 --warmup_ratio 0.1 --num_train_epochs 3 \
+      --logging_steps 1000 --save_steps 100000 --hans_dir "$OUT/challenge" ${JOBS:+--jobs $JOBS} --output_dir "$OUT/scratch"
     ;;
   collect)
     python -m study.collect "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
