@@ -41,7 +41,7 @@ from utils.run_directory import RESULTS_FILE
 from utils.settings import add_flags, settings_from, words_of
 from utils.sweep.plan import DECIDED
 
-ROOT = Path(__file__).resolve().parent.parent
+RESULT = Path(__file__).resolve().parent / "results" / "datamodels.json"
 # Strategies whose scores do not depend on the dev example.
 SCORED = ("el2n", "grand", "forgetting", "ambiguous", "hard", "loss", "aum", "entropy", "rare")
 RANDOM, TRACIN, SIMILARITY = "random", "tracin", "similarity"
@@ -232,7 +232,7 @@ def main(argv=None) -> None:
     parser.add_argument("--pool_size", type=positive_int, default=3200, help="training examples of the pool")
     parser.add_argument("--halves", type=positive_int, default=100, help="random halves to train on")
     parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time, of one thread each")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "datamodels.json")
+    parser.add_argument("--output", type=Path, default=RESULT)
     add_flags(parser, RunSettings, required=("output_dir",), fold=True)
     args = parse_args(parser, argv)
     name_data(args, "MNLI")

@@ -8,7 +8,8 @@ A page says where a table comes from, and which of its rows it shows; the lines 
   <!-- study/results.md: At a glance; only random, poe -->
   <!-- end -->
 
-`<!-- study/results.csv: By proxy run -->` is a table of its own: the difference from random within each block of seeds.
+Two tables are in no report. `<!-- study/results.csv: By proxy run -->` is the difference from random within each block of
+seeds, `<!-- benchmarks/results/datamodels.json: Do scores predict retraining -->` the result of benchmarks/datamodels.py.
 """
 
 import re
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import datamodels
 from hans.challenge import HANS
 from study.collect import CONFIDENCE
 from utils.errors import InputError, run_script
 from utils.figure_style import ACCENT, direct_labels, new_figure
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.flags import OBJECTIVES
 from utils.report.comparison import differences_from_random
 from utils.report.recorded import read_csv
@@ -64,6 +66,8 @@ def _table(report: str, title: str, only: list[str] | None) -> str:
     """The lines of one table. Raises InputError where the report has no such table or row."""
     if ROOT / report == RESULTS:
         return by_proxy_run(RESULTS)
+    if ROOT / report == datamodels.RESULT:
+        return datamodels.table(read_json(datamodels.RESULT)["scores"])
     section = re.search(rf"^## {re.escape(title)}\n\n((?:\|.*\n)+)", (ROOT / report).read_text(encoding="utf-8"), re.M)
     if section is None:
         raise InputError(f"{report}: has no table {title!r}")

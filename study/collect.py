@@ -1,4 +1,4 @@
-"""Adds the finished runs of the study's sweeps to study/results.csv and study/timings.csv.
+"""Adds the finished runs of the study's sweeps to results.csv and timings.csv, in study/ or another folder.
 
   python -m study.collect SWEEP_FOLDER ...
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hans.challenge import HANS
+from utils.command_line import ArgumentParser, parse_args
 from utils.errors import InputError, run_script
 from utils.files import write_text
 from utils.report.recorded import TIMINGS_FILE, csv_rows, csv_text, timing_rows
@@ -26,7 +27,6 @@ from utils.selection.selection import Selection
 
 CONFIDENCE = f"{SUBSET}confidence"  # a column of results.csv
 PROXY_DYNAMICS = Path("selector", "proxy_run", "dynamics.npz")
-STUDY = Path(__file__).resolve().parent
 
 
 def merged(*tables: list[dict]) -> list[dict]:
@@ -36,9 +36,13 @@ def merged(*tables: list[dict]) -> list[dict]:
     return [{name: row.get(name, "") for name in columns} for row in rows.values()]
 
 
-def main(folders: list[str] | None = None) -> None:
-    results, timings = [read(STUDY / "results.csv")], [read(STUDY / TIMINGS_FILE)]
-    for folder in map(Path, sys.argv[1:] if folders is None else folders):
+def main(argv: list[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__, prog="study.collect")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="SWEEP_FOLDER")
+    parser.add_argument("--output_dir", type=Path, default=Path("study"), help="folder of the collected rows")
+    args = parse_args(parser, argv)
+    results, timings = [read(args.output_dir / "results.csv")], [read(args.output_dir / TIMINGS_FILE)]
+    for folder in args.folders:
         if not folder.is_dir():  # a pattern of the shell that fits nothing
             continue
         try:
@@ -60,8 +64,8 @@ def main(folders: list[str] | None = None) -> None:
     for name, tables in (("results.csv", results), (TIMINGS_FILE, timings)):
         rows = merged(*tables)
         if rows:
-            write_text(STUDY / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
-        print(f"{STUDY / name}: {len(rows)} runs")
+            write_text(args.output_dir / name, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
+        print(f"{args.output_dir / name}: {len(rows)} runs")
 
 
 def in_same_precision(rows: list[dict], recorded: list[dict]) -> list[dict]:

@@ -97,6 +97,10 @@ case $part in
   collect)
     python -m study.collect "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
     python report.py study/results.csv --brief
+    if [ -e "$OUT/scratch" ]; then
+      python -m study.collect "$OUT/scratch" --output_dir study/scratch
+      python report.py study/scratch/results.csv --brief
+    fi
     python -m docs.make_study
     ;;
 esac
