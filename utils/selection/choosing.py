@@ -39,9 +39,6 @@ class KnownFiles:
         None, "dynamics.npz; measures are averaged over several runs", metavar="FILE", nargs="+"
     )
     logits_path: str | None = flag(None, "logits_*.npy", metavar="FILE")
-    held_out_path: str | None = flag(
-        None, "logits (.npy) of each example by a model that was not trained on it", metavar="FILE"
-    )
     score_path: str | None = flag(
         None,
         "scores of your own (.npy, or .csv or .tsv with a header), one a row, higher = harder; they stand where a score "
@@ -59,6 +56,9 @@ class InputFiles(KnownFiles):
     """The files that strategies read."""
 
     title: ClassVar[str] = "further inputs of strategies"
+    held_out_path: str | None = flag(
+        None, "logits (.npy) of each example by a model that was not trained on it", metavar="FILE"
+    )
     target_path: list[str] | None = flag(
         None, "get_embeddings.py folders of the examples that the choice should resemble", metavar="DIR", nargs="+"
     )
