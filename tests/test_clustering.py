@@ -477,10 +477,10 @@ def test_bad_flags_are_refused_before_anything_is_written(corpus, tmp_path, flag
 def test_embeddings_of_other_data_are_refused(corpus, tmp_path):
     _, values, _, examples = corpus
     path = save_embeddings(tmp_path, values, "0" * 32)
-    with pytest.raises(InputError, match="made from other data"):
+    with pytest.raises(InputError, match="made for other data"):
         run(corpus, tmp_path / "out", "--embedding_path", str(path))
     path = save_embeddings(tmp_path, values[:50], examples.fingerprint, split="dev_matched")
-    with pytest.raises(InputError, match="made from other data"):
+    with pytest.raises(InputError, match="made for other data"):
         run(corpus, tmp_path / "out", "--embedding_path", str(path))
 
 
@@ -491,7 +491,7 @@ def test_clusters_of_other_embeddings_are_refused(corpus, analysis, tmp_path):
     other = load_embeddings(save_embeddings(tmp_path, values + 1, examples.fingerprint, model="another"))
     with pytest.raises(InputError, match="clusters of other embeddings"):
         clusters.check(other)
-    with pytest.raises(InputError, match="made from other data"):
+    with pytest.raises(InputError, match="made for other data"):
         clusters.check(load_split(get_task("mnli"), "dev_matched", data_dir=folder))
 
 

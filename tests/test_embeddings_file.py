@@ -186,7 +186,7 @@ def test_check_refuses_other_data(tmp_path, values):
     embeddings = load_embeddings(write(tmp_path, values).finish())
     embeddings.check(examples())
     for other in (examples(n=N + 1), examples(fingerprint="0" * 32)):
-        with pytest.raises(InputError, match="made from other data"):
+        with pytest.raises(InputError, match="made for other data"):
             embeddings.check(other)
 
 

@@ -89,7 +89,7 @@ def test_an_example_counts_where_a_run_has_seen_it(world, examples):
 def test_runs_that_cannot_be_averaged_are_refused(world, examples, tmp_path):
     run = run_of(examples, 0)
     for change, said in (
-        ({"fingerprint": "other"}, "recorded on other data"),
+        ({"fingerprint": "other"}, "made for other data"),
         ({"labels": np.roll(run.labels, 1)}, "recorded with other gold labels .* first in row"),
         ({"mode": "train"}, "run0.npz was recorded in eval mode and .*other.npz in train mode"),
     ):

@@ -191,7 +191,7 @@ def test_what_cannot_be_used_is_one_clear_line(world, tmp_path, monkeypatch, cap
     budget = ["--data_pct", 0.1]
     clusters = ["--cluster_path", world / "clusters.npz"]
     for flags, words in (
-        (["--strategy", "kcenter", *budget, "--embedding_path", tmp_path / "foreign"], "made from other data"),
+        (["--strategy", "kcenter", *budget, "--embedding_path", tmp_path / "foreign"], "made for other data"),
         (["--strategy", "kcenter", *budget, "--embedding_path", tmp_path / "nan"], "row 17 holds NaN"),
         (["--strategy", "diverse", *budget, "--embedding_path", tmp_path / "second", *clusters], "other embeddings"),
         (["--strategy", "random", *budget, "--start_from", tmp_path / "selection.npz"], "made for other data"),

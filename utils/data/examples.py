@@ -58,6 +58,16 @@ class Columns:
     genre: str | None = None
 
 
+def check_same_data(file, n: int, fingerprint: str, data, *, way_out: str) -> None:
+    """Raise InputError unless `file`, made for n rows with that fingerprint, was made for `data`, which is Examples
+    or anything else with a length, a fingerprint and a source. way_out: what the user can do."""
+    if n != len(data) or fingerprint != data.fingerprint:
+        raise InputError(
+            f"{file}: made for other data: {n} rows with fingerprint {str(fingerprint)[:12]}, but {data.source} has "
+            f"{len(data)} rows with fingerprint {data.fingerprint[:12]}; {way_out}"
+        )
+
+
 def load_split(task: Task, split: str, *, data_dir=None, cache_dir=None) -> Examples:
     """Read `split` ("train" or a name in task.dev / task.test) from `data_dir`, or from the hub without one.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.examples import check_same_data
 from utils.errors import InputError
 from utils.files import array_json, json_array, read_npz, write_npz
 from utils.selection.embeddings import Embeddings
@@ -88,15 +89,10 @@ class Clusters:
 
     def check(self, other, path: str | Path = "the clusters") -> None:
         """Raise InputError unless these are clusters of exactly `other`, Examples or Embeddings."""
-        source = other.path if isinstance(other, Embeddings) else other.source
-        if self.n_total != len(other) or self.fingerprint != other.fingerprint:
-            raise InputError(
-                f"{path}: made from other data: {self.n_total} rows with fingerprint {self.fingerprint[:12]}, but "
-                f"{source} has {len(other)} rows with fingerprint {other.fingerprint[:12]}; run cluster_embeddings.py "
-                "on embeddings of this data"
-            )
+        way_out = "run cluster_embeddings.py on embeddings of this data"
+        check_same_data(path, self.n_total, self.fingerprint, other, way_out=way_out)
         if isinstance(other, Embeddings) and self.about.get("embeddings", {}).get("digest") != other.digest:
             raise InputError(
-                f"{path}: clusters of other embeddings of the same data than {source} (another checkpoint or "
+                f"{path}: clusters of other embeddings of the same data than {other.source} (another checkpoint or "
                 "pooling); run cluster_embeddings.py on this file"
             )

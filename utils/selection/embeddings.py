@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.examples import check_same_data
 from utils.errors import InputError, RunFailed
 from utils.files import file_sha256, read_json, read_npy, reserve_space, write_json
 
@@ -188,6 +189,11 @@ class Embeddings:
         return self.about["fingerprint"]
 
     @property
+    def source(self) -> Path:
+        """What messages name, as of Examples."""
+        return self.path
+
+    @property
     def digest(self) -> str:
         """A hash of the json and of up to 1,024 evenly spaced rows: tells embeddings of two checkpoints apart."""
         digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode())
@@ -197,13 +203,9 @@ class Embeddings:
 
     def check(self, examples, path=None) -> None:
         """Raise InputError unless row i of this file is row i of `examples`."""
-        if len(self) != len(examples) or self.fingerprint != examples.fingerprint:
-            raise InputError(
-                f"{path or self.path}: made from other data: {len(self)} rows of {self.about['task']} "
-                f"{self.about['split']} with fingerprint {self.fingerprint[:12]}, but {examples.source} has "
-                f"{len(examples)} rows with fingerprint {examples.fingerprint[:12]}; run get_embeddings.py on this "
-                "--data_dir and split"
-            )
+        file = f"{path or self.path} ({self.about['task']} {self.about['split']})"
+        way_out = "run get_embeddings.py on this --data_dir and split"
+        check_same_data(file, len(self), self.fingerprint, examples, way_out=way_out)
 
 
 def load_embeddings(path, *, trusted_for=None, values: bool = True) -> Embeddings:

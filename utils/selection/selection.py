@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.examples import check_same_data
 from utils.errors import InputError, quoted
 from utils.files import array_json, json_array, read_npz, write_npz
 
@@ -107,12 +108,7 @@ class Selection:
 
     def check(self, examples, *, path: str | Path = "the selection") -> None:
         """Raise InputError unless this selection was made for exactly these examples."""
-        if self.n_total != len(examples) or self.fingerprint != examples.fingerprint:
-            raise InputError(
-                f"{path}: made for other data: it refers to {self.n_total} rows with fingerprint "
-                f"{self.fingerprint[:12]}, but {examples.source} has {len(examples)} rows with fingerprint "
-                f"{examples.fingerprint[:12]}; select again from this data"
-            )
+        check_same_data(path, self.n_total, self.fingerprint, examples, way_out="select again from this data")
 
     def take(self, positions, **provenance) -> "Selection":
         """The selection of those positions of this one; weights go along."""

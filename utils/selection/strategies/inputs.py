@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.examples import Examples
+from utils.data.examples import Examples, check_same_data
 from utils.errors import InputError
 from utils.files import file_sha256, read_npy
 from utils.selection import cartography
@@ -129,8 +129,8 @@ def load_inputs(
     if gradient_path:
         known["checkpoints"] = tuple(load_features(path) for path in gradient_path)
         for path, found in zip(gradient_path, known["checkpoints"], strict=True):
-            if found.about["fingerprint"] != examples.fingerprint:
-                raise InputError(f"{path}: made from other data than {examples.source}; run get_embeddings.py on it")
+            n, fingerprint = len(found.embeddings), found.about["fingerprint"]
+            check_same_data(path, n, fingerprint, examples, way_out="run get_embeddings.py on this --data_dir")
         facts["checkpoints"] = _about_features(gradient_path, known["checkpoints"])
     if target_path:
         known["target"] = tuple(load_features(path) for path in target_path)
@@ -166,12 +166,8 @@ def _check_target(sources, target) -> None:
 
 def _load_dynamics(examples: Examples, path) -> Dynamics:
     dynamics = cartography.read(path, examples) if Path(path).is_dir() else Dynamics.load(path)
-    if dynamics.n_total != len(examples) or dynamics.fingerprint != examples.fingerprint:
-        raise InputError(
-            f"{path}: recorded on other data: {dynamics.n_total} rows with fingerprint {dynamics.fingerprint[:12]}, but "
-            f"{examples.source} has {len(examples)} rows with fingerprint {examples.fingerprint[:12]}; record them "
-            "again with run_glue.py --record_dynamics"
-        )
+    way_out = "record them again with run_glue.py --record_dynamics"
+    check_same_data(path, dynamics.n_total, dynamics.fingerprint, examples, way_out=way_out)
     if not np.array_equal(dynamics.labels, examples.labels):
         row = int(np.flatnonzero(dynamics.labels != examples.labels)[0])
         raise InputError(
