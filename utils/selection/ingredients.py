@@ -147,10 +147,17 @@ class InputMaker:
 
     def teacher_logits(self, selection) -> Path:
         """Logits of a run on these rows with the plain objective, by the recipe of the run that will use them."""
-        rows, epochs = self.folder / "teacher_rows.npz", self.settings.num_train_epochs
+        settings, rows = self.settings, self.folder / "teacher_rows.npz"
+        epochs, more = settings.num_train_epochs, []
+        if settings.max_steps:
+            epochs, more = (
+                settings.max_steps / -(-len(selection) // settings.examples_per_step),
+                ["--max_steps", settings.max_steps],
+            )
         if self.make:
             selection.save(rows)
-        run = self._train("teacher", epochs, "--selection", rows, costs=epochs * len(selection) / selection.n_total)
+        costs = epochs * len(selection) / selection.n_total
+        run = self._train("teacher", settings.num_train_epochs, *more, costs=costs, rows=rows)
         return self._features("teacher_features", run, "logits", "auto")
 
     def irreducible_loss(self, examples) -> Path:
@@ -191,10 +198,9 @@ class InputMaker:
         epochs, snapshots = self.making.proxy_epochs, self.making.proxy_snapshots
         recording = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", snapshots]
         passes = round(epochs * snapshots) * FORWARD
-        begun = self._train("split_0", epochs, "--selection", first, *recording, costs=(epochs + passes) / 2)
-        gone_on = self._train(
-            "split_1", epochs, "--selection", second, *recording, "--dynamics_all_rows", costs=epochs / 2 + passes, start=begun
-        )  # fmt: skip
+        begun = self._train("split_0", epochs, *recording, costs=(epochs + passes) / 2, rows=first)
+        recording.append("--dynamics_all_rows")
+        gone_on = self._train("split_1", epochs, *recording, costs=epochs / 2 + passes, rows=second, start=begun)
         return [run / "dynamics.npz" for run in (begun, gone_on)]
 
     def _judged_by_the_other_half(self, name: str, epochs: float, weights=None):
@@ -203,7 +209,7 @@ class InputMaker:
 
         judged = []
         for k in (0, 1):
-            run = self._train(f"{name}_{k}", epochs, "--selection", self._half(k, name, weights), costs=epochs / 2)
+            run = self._train(f"{name}_{k}", epochs, costs=epochs / 2, rows=self._half(k, name, weights))
             judged.append(self._features(f"{name}_{k}_features", run, "logits", "auto"))
         if not self.make:
             return None
@@ -233,24 +239,26 @@ class InputMaker:
 
     # ---------------------------------------------------------------------------------------------------------- commands
     def _train(
-        self, name: str, epochs: float, *more, costs: float, seed: int | None = None, start: Path | None = None
+        self,
+        name: str,
+        epochs: float,
+        *more,
+        costs: float,
+        seed: int | None = None,
+        rows: Path | None = None,
+        start: Path | None = None,
     ) -> Path:
-        """Run run_glue.py in a folder of this name; seed: by default the selection seed; start: a checkpoint of another
-        stage to go on from, by default the model of the settings."""
+        """Run run_glue.py in a folder of this name; seed: by default the selection seed; rows: the Selection to train on, by
+        default everything; start: a checkpoint of another stage to go on from, by default the model of the settings."""
         settings, out = self.settings, self.folder / name
         model = ("model_name_or_path", "config_name", "tokenizer_name") if start else ()
         words = ["run_glue.py", "--do_train", *words_of(settings, ModelSettings, leave_out=("cache_dir", *model))]
         words += ["--model_name_or_path", start] if start else []
         words += words_of(settings, TrainingSettings, leave_out=_DECIDED)
-        words += [
-            *self._data_words(),
-            "--num_train_epochs",
-            epochs,
-            "--seed",
-            self.seed if seed is None else seed,
-            *more,
-        ]
-        self._run(words, out, done=out / RESULTS_FILE, reads=[start] if start else (), costs=costs)
+        words += [*self._data_words(), "--num_train_epochs", epochs, "--seed", self.seed if seed is None else seed]
+        words += ["--selection", rows, *more] if rows else more
+        reads = [path for path in (start or settings.model_name_or_path, rows) if path]
+        self._run(words, out, done=out / RESULTS_FILE, reads=reads, costs=costs)
         return out
 
     def _features(self, name: str, model, kind: str, pooling: str) -> Path:
@@ -324,10 +332,15 @@ def _recorded(record: Path) -> str | None:
 
 
 def _content_hash(path: Path) -> str:
-    """Of a file, or of the files of a folder that say what a checkpoint is."""
+    """Of a Selection, of another file, or of a folder: of the files that say what a checkpoint is, else of all."""
+    if path.suffix == ".npz":
+        from utils.selection.selection import Selection
+
+        return Selection.load(path).digest
     if path.is_file():
         return file_sha256(path)
-    kept = [p for p in sorted(path.iterdir()) if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+    files = sorted(p for p in path.iterdir() if p.is_file())
+    kept = [p for p in files if p.suffix in (".safetensors", ".bin") or p.name == "config.json"] or files
     return hashlib.sha256("".join(file_sha256(p) for p in kept).encode()).hexdigest()
 
 
