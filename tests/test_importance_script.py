@@ -191,7 +191,7 @@ def test_what_a_strategy_needs_is_made_once_and_kept(world, tmp_path):
     assert results["selection"]["m"] == 27 and results["selection"]["method"] == "cluster_ccs"
     assert "cluster_ccs: 27 of 90 examples" in done.stdout and done.train["examples"] == 2 * 27
     made = kept(out)
-    assert {"proxy_run/dynamics.npz", "features/cls_embeddings_mnli_train.npy", "clusters/clusters.npz"} <= made.keys()
+    assert {"proxy_run/dynamics.npz", "cls_embeddings/cls_embeddings_mnli_train.npy", "clusters/clusters.npz"} <= made.keys()
     run(world, out, *more, "--overwrite_output_dir")
     assert kept(out) == made and len(Stage.started) == 3  # reused
     # Given by flag, nothing is made.
@@ -243,11 +243,9 @@ def test_the_selection_depends_on_its_own_seed_not_the_models(world, tmp_path):
 def test_grand_gets_the_classifiers_own_input_and_logits(world, examples, tmp_path):
     out, more = tmp_path / "out", ("--strategy", "grand", "--data_pct", 0.1)
     done = run(world, out, *more)
-    names = {Path(name).name for name in kept(out) if name.startswith("features/")}
-    assert {"pooler_embeddings_mnli_train.npy", "logits_mnli_train.npy"} <= names
-    features = out / "selector" / "features"
-    h = np.load(features / "pooler_embeddings_mnli_train.npy").astype(np.float64)
-    z = np.load(features / "logits_mnli_train.npy").astype(np.float64)
+    pooled = out / "selector" / "pooler_embeddings" / "pooler_embeddings_mnli_train.npy"
+    logits = out / "selector" / "logits" / "logits_mnli_train.npy"
+    h, z = (np.load(path).astype(np.float64) for path in (pooled, logits))
     p = np.exp(z - z.max(1, keepdims=True))
     error = p / p.sum(1, keepdims=True) - np.eye(3)[examples.labels]
     norm = np.linalg.norm(error, axis=1) * np.sqrt((h**2).sum(1) + 1)  # of the classifier layer's weight and bias
@@ -257,15 +255,14 @@ def test_grand_gets_the_classifiers_own_input_and_logits(world, examples, tmp_pa
     run(world, tmp_path / "model", *more, "--selector_model", out / "selector" / "proxy_run")
     assert set(Stage.started) == {"get_embeddings.py"} and "proxy_run" not in str(kept(tmp_path / "model"))
     Stage.started.clear()
-    paths = ("--embedding_path", features / "pooler_embeddings_mnli_train.npy")
-    paths += ("--logits_path", features / "logits_mnli_train.npy")
+    paths = ("--embedding_path", pooled, "--logits_path", logits)
     given = run(world, tmp_path / "given", *more, *paths)
     assert not Stage.started and given.selection.indices.tolist() == done.selection.indices.tolist()
 
 
 @pytest.mark.parametrize(
     ("flags", "made"),
-    [((), "proxy_run/dynamics.npz"), (("--score", "embedding"), "features/cls_embeddings_mnli_train.npy")],
+    [((), "proxy_run/dynamics.npz"), (("--score", "embedding"), "cls_embeddings/cls_embeddings_mnli_train.npy")],
 )
 def test_importance_scores_by_what_is_asked(world, tmp_path, flags, made):
     done = run(world, tmp_path / "out", "--strategy", "importance", "--data_pct", 0.2, *flags)

@@ -23,8 +23,9 @@ class Stages(InputMaker):
         if words[0] == "run_glue.py":
             (out / "results.json").write_text("{}")
         else:
-            np.save(out / "logits_mnli_train.npy", np.zeros((N, 3), dtype=np.float32))
-            (out / "logits_mnli_train.json").write_text("{}")
+            for kind in ("cls_embeddings", "logits"):  # get_embeddings.py --logits writes both
+                np.save(out / f"{kind}_mnli_train.npy", np.zeros((N, 3), dtype=np.float32))
+                (out / f"{kind}_mnli_train.json").write_text("{}")
         self.done.append((out.name, words))
 
     def _weights(self):
@@ -92,3 +93,11 @@ def test_a_proxy_run_is_repeated_where_its_first_weights_changed(stages, tmp_pat
     maker = stages()
     maker.proxy_run()
     assert names(maker) == []
+
+
+def test_embeddings_leave_the_logits_where_they_are(stages):
+    maker = stages(selector_model="model")
+    maker._auto_pooling = "cls"
+    logits = maker.logits()
+    embeddings = maker.embeddings("cls")
+    assert logits.exists() and embeddings.exists() and len(maker.done) == 2

@@ -115,13 +115,12 @@ class InputMaker:
     def embeddings(self, pooling: str) -> Path:
         """Embeddings of the training split by the selector model; pooling: as of get_embeddings.py."""
         pooling = self._auto_pooling if pooling == "auto" else pooling
-        return self._features(
-            "features", self.making.selector_model or self.proxy_run(), f"{pooling}_embeddings", pooling
-        )
+        kind = f"{pooling}_embeddings"
+        return self._features(kind, self.making.selector_model or self.proxy_run(), kind, pooling)
 
     def logits(self) -> Path:
         """Logits of the training split by the selector model."""
-        return self._features("features", self.making.selector_model or self.proxy_run(), "logits", self._auto_pooling)
+        return self._features("logits", self.making.selector_model or self.proxy_run(), "logits", self._auto_pooling)
 
     def gradients(self, split: str) -> Path:
         """The folder from which tracin reads gradients of a split: the selector model's logits and the inputs of its
