@@ -50,6 +50,10 @@ def main(argv=None) -> None:
     source = Path(args.runs)
     recorded = source.suffix == ".csv"
     runs = (read_csv if recorded else load_runs)(source, challenges=(HANS,))
+    if runs.looks and args.against != "random":
+        parser.error(
+            f"--against {args.against}: a sweep that stops early (--looks) compared its arms with random, and only so"
+        )
     for problem in runs.problems:
         print(f"note: {problem}")
     out = Path(args.output_dir or (source.parent if recorded else source / "report"))

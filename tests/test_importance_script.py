@@ -191,7 +191,11 @@ def test_what_a_strategy_needs_is_made_once_and_kept(world, tmp_path):
     assert results["selection"]["m"] == 27 and results["selection"]["method"] == "cluster_ccs"
     assert "cluster_ccs: 27 of 90 examples" in done.stdout and done.train["examples"] == 2 * 27
     made = kept(out)
-    assert {"proxy_run/dynamics.npz", "cls_embeddings/cls_embeddings_mnli_train.npy", "clusters/clusters.npz"} <= made.keys()
+    assert {
+        "proxy_run/dynamics.npz",
+        "cls_embeddings/cls_embeddings_mnli_train.npy",
+        "clusters/clusters.npz",
+    } <= made.keys()
     run(world, out, *more, "--overwrite_output_dir")
     assert kept(out) == made and len(Stage.started) == 3  # reused
     # Given by flag, nothing is made.

@@ -185,6 +185,27 @@ def test_a_damaged_looks_column_is_named(tmp_path):
         read_csv(path)
 
 
+def test_looks_hold_within_one_sweep_and_against_random_alone(tmp_path, capsys):
+    settings = {"looks": {"seeds": [2, 3], "smallest": 1.0, "arms": ["x"]}}
+    for sweep in "ab":
+        for seed in range(2):
+            write_run(tmp_path / sweep / "runs" / f"random{seed}", "random", 0.1, seed, 0.6)
+        plan = {"settings": settings, "runs": [], "scoring_epochs": {}}
+        (tmp_path / sweep / "sweep.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="holds 2 sweeps, and one at least stops early"):
+        load_runs(tmp_path)
+    with pytest.raises(SystemExit):
+        report.main([str(tmp_path / "a"), "--against", "all"])
+    assert "--against all: a sweep that stops early" in capsys.readouterr().err
+    rows = ["task,run,strategy,data_pct,budget,seed,examples,cost_epochs,scoring_epochs,failed,looks,mnli,mnli-mm"]
+    rows += [
+        f"MNLI,r{seed},random,0.1,epochs,{seed},10,1,0,no,{looks},0.6,0.6" for seed, looks in ((0, ""), (1, "3; 1; 1"))
+    ]
+    (tmp_path / "results.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(InputError, match="line 3: looks is '3; 1; 1', above it is ''"):
+        read_csv(tmp_path / "results.csv")
+
+
 # ---------------------------------------------------------------------------------------------------------------- sweep
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -868,6 +868,81 @@ def test_the_readmes_published_table_is_the_one_reports_use():
         assert found == PUBLISHED and len(rows) == len(PUBLISHED), page
 
 
+def edit(path, change):
+    """Change the JSON of a file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_arms_that_were_made_differently_are_not_averaged(tmp_path):
+    for seed in range(3):
+        for name in ("random", "el2n"):
+            write_run(tmp_path / f"{name}{seed}", name, 0.1, seed, 0.6)
+    odd = tmp_path / "el2n2"
+    edit(odd / "results.json", lambda d: d["selection"].update(parameters={"drop_hardest": 0.3}, class_balanced=True))
+    edit(tmp_path / "random2" / "results.json", lambda d: d["train"].update(batch_size=256))
+    runs = load_runs(tmp_path, challenges=(HANS,))
+    assert {result.name for result in runs.results} == {"random0", "random1", "el2n0", "el2n1"}
+    assert any("random2: other settings" in line and "batch 256" in line for line in runs.problems)
+    assert any("el2n2: other parameters of el2n" in line and "class_balanced True" in line for line in runs.problems)
+
+
+def test_runs_that_were_tested_on_other_pairs_are_not_compared(tmp_path):
+    for seed in range(3):
+        for name in ("random", "hard"):
+            write_run(tmp_path / f"{name}{seed}", name, 0.1, seed, 0.6)
+    edit(tmp_path / "hard1" / "hans" / "hans_results.json", lambda d: d.update(n=300))
+    edit(tmp_path / "hard2" / "run.json", lambda d: d.update({"challenge sets": {"stress": "b"}}))
+    for seed in range(2):
+        edit(tmp_path / f"random{seed}" / "run.json", lambda d: d.update({"challenge sets": {"stress": "a"}}))
+    problems = load_runs(tmp_path, challenges=(HANS,)).problems
+    assert any("hard1: other HANS data" in line and "pairs 300" in line for line in problems)
+    assert any("hard2: other stress data" in line for line in problems)
+
+
+def test_a_scheme_that_chooses_a_subset_stands_beside_random_at_equal_steps(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"random{seed}", "random", 0.1, seed, 0.6, steps=90)
+        write_run(tmp_path / f"rs2{seed}", "rs2", 0.1, seed, 0.62, steps=90, online="rs2")
+        edit(tmp_path / f"rs2{seed}" / "results.json", lambda d: d["train"].update(examples=2 * N))
+    assert set(load_runs(tmp_path).arms) == {("random", 0.1, "steps"), ("rs2", 0.1, "steps")}
+
+
+def test_a_second_pass_goes_on_from_the_run_beside_it_not_from_another_sweeps(tmp_path, monkeypatch):
+    for sweep, model in (("a", "albert"), ("b", "bert")):
+        runs = tmp_path / sweep / "runs"
+        write_run(runs / "all-0", "all", 1.0, 0, 0.8, model=model)
+        write_run(runs / "dfr-0", "dfr", 1.0, 0, 0.8, model=f"/moved/{sweep}/runs/all-0")
+    for sweep, model in (("a", "albert"), ("b", "bert")):
+        found = {result.name: result.identity["model"] for result in load_runs(tmp_path / sweep).results}
+        assert found == {"all-0": model, "dfr-0": model}
+    both = load_runs(tmp_path)
+    assert {result.identity["model"] for result in both.results} == {
+        "albert"
+    }  # those of bert are left out, both of them
+    write_run(tmp_path / "flat" / "second", "dfr", 1.0, 0, 0.8, model="first")
+    write_run(tmp_path / "flat" / "first", "all", 1.0, 0, 0.8, model="albert")
+    monkeypatch.chdir(tmp_path / "flat")
+    assert {result.identity["model"] for result in load_runs(tmp_path / "flat").results} == {"albert"}
+
+
+def test_a_plan_of_another_sweep_does_not_hide_what_is_not_begun(tmp_path):
+    write_run(tmp_path / "a" / "runs" / "random-0", "random", 0.1, 0, 0.6)
+    for sweep in "ab":
+        (tmp_path / sweep).mkdir(exist_ok=True)
+        plan = {"settings": {}, "runs": [{"name": "random-0"}], "scoring_epochs": {}}
+        (tmp_path / sweep / "sweep.json").write_text(json.dumps(plan))
+    assert load_runs(tmp_path).problems == ["planned, not begun: random-0"]
+
+
+def test_test_sets_of_some_runs_do_not_matter(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"random{seed}", "random", 0.1, seed, 0.6)
+    edit(tmp_path / "random1" / "run.json", lambda d: d["data"].update(test={"n": 5, "fingerprint": "x"}))
+    assert len(load_runs(tmp_path).results) == 2
+
+
 @pytest.mark.parametrize("folder", ["study/first", "study"])
 def test_a_studys_recorded_rows_give_its_tables(tmp_path, folder):
     """results.csv, with what stands beside it, gives results.md again; and so the tables of the first study's page."""

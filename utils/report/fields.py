@@ -76,6 +76,10 @@ class Fields:
         """A text, a number, a yes or no, or None, whichever is there."""
         return self._value(key, "a text or a number", lambda v: isinstance(v, (str, bool)) or _is_number(v), True)
 
+    def plain_values(self) -> dict:
+        """All members, which are plain."""
+        return {key: self.plain(key) for key in self._values}
+
     def _value(self, key: str, kind: str, fits: Callable, optional: bool = False):
         value = self._values.get(key)
         if optional and value is None:

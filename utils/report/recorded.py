@@ -70,6 +70,11 @@ def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
         results.append(dataclasses.replace(result, seconds=seconds.get(result.name)))
         scoring[result.strategy] = cell(row, "scoring_epochs", where, float)
     looks = _read_looks(*rows[0]) if rows else None
+    for where, row in rows:
+        if row.get(LOOKS, "") != rows[0][1].get(LOOKS, ""):
+            raise InputError(
+                f"{where}: {LOOKS} is {row[LOOKS]!r}, above it is {rows[0][1][LOOKS]!r}; report them apart"
+            )
     runs = gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
     return dataclasses.replace(runs, claims=_claims(path.with_name(CLAIMS_FILE)))
 

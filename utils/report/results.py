@@ -198,8 +198,9 @@ def _alike_in_groups(results: list[Result], names, group: Callable[[Result], str
 
 
 def _differences(one: tuple, other: tuple) -> str:
-    unlike = [f"{a[0]} {a[1]} instead of {b[1]}" for a, b in zip(one, other, strict=False) if a != b]
-    return ", ".join(unlike) or "more splits"
+    one, other = dict(one), dict(other)
+    unlike = [name for name in one | other if one.get(name) != other.get(name)]
+    return ", ".join(f"{name} {one.get(name)} instead of {other.get(name)}" for name in unlike)
 
 
 def _without_doubles(results: list[Result]) -> tuple[list[Result], list[str]]:

@@ -10,6 +10,7 @@ from utils.data.predictions import read_predictions
 from utils.data.tasks import Task, get_task
 from utils.errors import InputError
 from utils.files import read_json
+from utils.flags import OBJECTIVE_FLAGS
 from utils.report.fields import Fields, rounded_share
 from utils.report.results import AGAINST, SUBSET, LookPlan, Result, Runs, gather, keep_alike
 from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
@@ -31,7 +32,8 @@ NEWER_SETTINGS = {
 @dataclass(frozen=True)
 class _Found:
     """A finished run. name: its folder, relative to the one that was asked for. dev: names of its dev accuracies. data:
-    fingerprint of each split."""
+    fingerprint of each split that it was trained or evaluated on. choice: how its strategy and objective were set. tests: by
+    challenge set, what it was evaluated on and how."""
 
     name: str
     result: Result
@@ -39,6 +41,8 @@ class _Found:
     dev: tuple[str, ...]
     data: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, object], ...]
+    choice: tuple[tuple[str, object], ...]
+    tests: dict[str, tuple[tuple[str, object], ...]]
 
 
 def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
@@ -59,19 +63,36 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     for path in sorted(folder.rglob(RESULTS_FILE)):
         if not path.with_name(RUN_FILE).exists() and "selector" not in path.relative_to(folder).parts:
             problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
-    begun = {path.name for path in paths}
-    waiting = [name for plan in plans.values() for name in plan.shares if name not in begun]
+    waiting = [path.name for path in asked if path not in paths]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
     scoring = {name: epochs for plan in plans.values() for name, epochs in plan.scoring.items()}
-    looks = (
-        next(iter(plans.values())).looks if len(plans) == 1 else None
-    )  # several sweeps together were not planned as one
-    for what in ("data", "settings"):
-        found, unlike = keep_alike(found, lambda run, what=what: getattr(run, what), what, lambda run: run.name)
-        problems += unlike
+    looks = next((plan.looks for plan in plans.values() if plan.looks), None)
+    if looks and len(plans) > 1:
+        raise InputError(
+            f"{folder}: holds {len(plans)} sweeps, and one at least stops early (--looks): its intervals hold in that sweep "
+            "alone. Report each sweep's folder by itself"
+        )
+    found, unlike = _alike(found)
+    problems += unlike
     task, dev = (found[0].task, found[0].dev) if found else ("", ())
     results = [run.result for run in found]
     return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
+
+
+def _alike(found: list[_Found]) -> tuple[list[_Found], list[str]]:
+    """The runs that may stand in one table, and a line about each of the others."""
+    parts = {"data": lambda run: run.data, "settings": lambda run: run.settings}  # None: not to be compared
+    for strategy in dict.fromkeys(run.result.strategy for run in found):
+        own = lambda run, strategy=strategy: run.choice if run.result.strategy == strategy else None  # noqa: E731
+        parts[f"parameters of {strategy}"] = own
+    for test in dict.fromkeys(test for run in found for test in run.tests):
+        parts[f"{test} data"] = lambda run, test=test: run.tests.get(test)
+    problems = []
+    for what, facts in parts.items():
+        alike, unlike = keep_alike([run for run in found if facts(run) is not None], facts, what, lambda run: run.name)
+        found = [run for run in found if facts(run) is None or run in alike]
+        problems += unlike
+    return found, problems
 
 
 @dataclass(frozen=True)
@@ -110,8 +131,13 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
     strategy, share, budget = _arm(arguments, train, selection)
     strategy, version = _with_objective(strategy, str(selection.plain("version") or 1), objective)
     model, gone_through = _origin(path, name, paths)
-    data = tuple((split, facts.text("fingerprint")) for split, facts in run.part("data").parts().items())
+    used = ("train", *found.part("eval").names)
+    splits = run.part("data").parts().items()
+    data = tuple((split, facts.text("fingerprint")) for split, facts in splits if split in used)
     settings = {key: arguments.plain(key) for key in SETTINGS} | {"model_name_or_path": model}
+    if (batch := train.plain("batch_size")) == 0:  # only the last layer was fitted
+        batch = arguments.count("per_device_train_batch_size") * arguments.count("gradient_accumulation_steps")
+    settings["batch"] = batch
     settings |= {
         key: before if arguments.plain(key) is None else arguments.plain(key) for key, before in NEWER_SETTINGS.items()
     }
@@ -138,16 +164,27 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
         collapsed=_is_constant(path / f"predictions_{found.part('eval').names[0]}.tsv"),
         identity={key: str(value) for key, value in identity.items() if value is not None},
     )
-    return _Found(name, result, given or found.text("task"), tuple(dev), data, tuple(settings.items()))
+    choice = selection.part("parameters", optional=True).plain_values()
+    choice["class_balanced"] = selection.plain("class_balanced")
+    if objective.names:
+        read = [key for key, readers in OBJECTIVE_FLAGS.items() if objective.text("name") in readers]
+        choice |= {key: arguments.plain(key) for key in read if not key.endswith("_path")}
+    tests = run.part("challenge sets", optional=True).plain_values()
+    tests = {test: (("fingerprint", fingerprint),) for test, fingerprint in tests.items()}
+    return _Found(
+        name, result, given or found.text("task"), tuple(dev), data, tuple(settings.items()),
+        tuple((key, value) for key, value in choice.items() if value not in (None, False)), tests | _tested_on(path, challenges),
+    )  # fmt: skip
 
 
 def _arm(arguments: Fields, train: Fields, selection: Fields) -> tuple[str, float, str]:
     """Strategy, share of the data, and what all shares have alike."""
     n, online = selection.count("n", least=1), arguments.text("online", optional=True)
     limited = arguments.number("max_steps", optional=True) is not None
-    share = arguments.positive("data_pct", optional=True) or selection.count("m") / n
-    if not online:
-        strategy = arguments.text("strategy", optional=True) or selection.text("method")
+    given = arguments.positive("data_pct", optional=True)
+    share = given or selection.count("m") / n
+    if not online or given:  # of the schemes, those that choose a subset in each epoch read data_pct
+        strategy = online or arguments.text("strategy", optional=True) or selection.text("method")
         return strategy, share, "steps" if limited else "epochs"
     if limited:  # the share is a share of the steps
         share = train.count("examples") / (n * arguments.positive("num_train_epochs"))
@@ -175,9 +212,9 @@ def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[
     """The checkpoint that a run started from, and the results of the other runs here that it goes on from: then the
     checkpoint is that of the first of them.
 
-    Another run is found by the end of its path: the beginning says nothing once a sweep's folder was moved.
+    Where no run lies at its path, a sweep's folder may have been moved since: then it is the run of that name beside this
+    one, or the only one here whose path ends so.
     """
-    by_end = {other.resolve().parts[-2:]: other for other in paths}
     seen: set[Path] = set()
     gone_through = []
     while True:
@@ -185,12 +222,22 @@ def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[
         model = Fields(read_json(path / RUN_FILE), f"{name}/{RUN_FILE}").part("arguments").text(
             "model_name_or_path", optional=True
         )  # fmt: skip
-        before = by_end.get(Path(model).parts[-2:]) if model else None
+        before = _run_at(Path(model), path, paths) if model else None
         if before is None or before in seen:
             return model, gone_through
         path, name = before, before.name
         if (path / RESULTS_FILE).exists():
             gone_through.append(Fields(read_json(path / RESULTS_FILE), f"{name}/{RESULTS_FILE}"))
+
+
+def _run_at(model: Path, path: Path, paths: list[Path]) -> Path | None:
+    """The run among `paths` that a run at `path` names as its checkpoint."""
+    for other in paths:
+        if other.resolve() == model.resolve():
+            return other
+    ends = [other for other in paths if len(model.parts) > 1 and other.resolve().parts[-2:] == model.parts[-2:]]
+    beside = [other for other in ends if other.parent == path.parent]
+    return (beside or (ends if len(ends) == 1 else [None]))[0]
 
 
 def _dev_scores(found: Fields, task: Task | None) -> dict[str, float]:
@@ -232,6 +279,21 @@ def _challenge_scores(path: Path, challenges) -> dict[str, float]:
             ) from None
         scores |= Fields(own, str(file)).fractions()
     return scores
+
+
+def _tested_on(path: Path, challenges) -> dict[str, tuple]:
+    """By challenge set that a script of its own evaluated: what it was evaluated on, and how. Older files say less."""
+    found = {}
+    for challenge in challenges:
+        if (file := path / challenge.results_file).exists():
+            facts = Fields(read_json(file), str(file))
+            data = facts.part("data", optional=True)
+            found[challenge.name] = (
+                ("fingerprint", data.plain("fingerprint")),
+                ("pairs", facts.plain("n")),
+                ("collapse", facts.plain("collapse")),
+            )
+    return found
 
 
 def _subset(path: Path, name: str) -> dict[str, float]:
