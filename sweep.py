@@ -11,7 +11,7 @@ command goes on where it stopped, skips what is finished and adds what is new. T
 with it a page to look at the examples (explore.py).
 
 A run's seed is its selection seed too, so the spread over seeds holds both the luck of the draw and that of training (not
-that of the proxy run and the clusters, which are made once, with the smallest seed).
+that of the proxy run and the clusters, which are made once, with the smallest seed that the sweep begins with).
 At 100 % all ways of choosing are one: the run `all`. Besides the strategies of select_examples.py --list there are
 grad_norm, rho, infobatch and rs2 (importance_sampling_mnli.py --online): grad_norm and rho take the share as their share of
 the steps, infobatch decides on its own how much it skips and runs at 100 % only. poe, learned_mixin, conf_reg and group_dro

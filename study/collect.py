@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def in_same_precision(rows: list[dict], recorded: list[dict]) -> list[dict]:
     """The rows but those of runs that are recorded in another precision, which are named."""
-    before = {row["run"]: row["precision"] for row in recorded}
+    before = {row["run"]: row["precision"] for row in recorded if row.get("precision")}
     unlike = [row for row in rows if before.get(row["run"], row["precision"]) != row["precision"]]
     for row in unlike:
         print(f"{row['run']}: in {row['precision']}, but recorded in {before[row['run']]}; left out", file=sys.stderr)

@@ -101,17 +101,20 @@ def test_objectives_are_arms_of_their_own():
             grid([name], [1.0], [0], "epochs")
 
 
-def test_a_run_is_told_what_its_objective_reads_and_no_more(world):
-    more = ["--bias", "hypothesis", "--dro_step_size", "0.1"]
+def planned(words, plugin=None):
+    """The Sweep of these flags."""
     parser = script.ArgumentParser()
-    script.add_flags(parser, SweepSettings)
-    for part in (InputFiles, MakerSettings, RunSettings):
+    for part in (SweepSettings, InputFiles, MakerSettings, RunSettings):
         script.add_flags(parser, part)
-    parser.set_defaults(plugin=None)
-    words = list(map(str, flags(world, world / "planned", *more)))
+    parser.set_defaults(plugin=plugin)
+    return script.make_sweep(parser.parse_args([str(word) for word in words]))
+
+
+def test_a_run_is_told_what_its_objective_reads_and_no_more(world):
+    words = flags(world, world / "planned", "--bias", "hypothesis", "--dro_step_size", "0.1")
     words[words.index("hard")] = "poe"
     words[words.index("random") + 1 : words.index("random") + 1] = ["group_dro", "dfr"]
-    sweep = script.make_sweep(parser.parse_args(words))
+    sweep = planned(words)
     found = {job.name: " ".join(job.commands[0].flags) for job in sweep.jobs()}
     assert "--objective" not in found["all-100pct-seed0"] and "--bias" not in found["all-100pct-seed0"]
     assert "--objective poe --bias hypothesis" in found["poe-100pct-seed0"] and "dro" not in found["poe-100pct-seed0"]
@@ -120,6 +123,42 @@ def test_a_run_is_told_what_its_objective_reads_and_no_more(world):
     )
     assert f"--model_name_or_path {world}/planned/runs/all-100pct-seed1 --dfr" in found["dfr-100pct-seed1"]
     assert sweep._scoring_cost("dfr") == sweep._scoring_cost("poe") == 0  # the run before it counts as training
+
+
+def test_seeds_that_are_added_leave_the_shared_inputs_as_they_are(world, tmp_path):
+    words, found = flags(world, tmp_path), []
+    for seeds in (["3", "4"], ["0", "1"], ["5"]):
+        sweep = planned([*words, "--seeds", *seeds])
+        found.append(sweep._input_seed)
+        sweep.write_plan()
+    assert found == [3, 3, 3]
+
+
+def test_another_plugin_in_the_same_folder_is_refused(world, tmp_path):
+    plugin, words = tmp_path / "own.py", flags(world, tmp_path / "out")
+    planned(words).write_plan()
+    plugin.write_text("A = 1\n")
+    planned(words, str(plugin)).write_plan()  # it may be added
+    planned(words, str(plugin)).write_plan()
+    planned(words).write_plan()  # and left out
+    plugin.write_text("A = 2\n")
+    with pytest.raises(InputError, match="holds a sweep with other plugin"):
+        planned(words, str(plugin))
+
+
+def test_rho_is_told_how_its_irreducible_losses_are_made(world, tmp_path):
+    words = flags(world, tmp_path, "--proxy_epochs", "7")
+    words[words.index("hard")] = "rho"
+    jobs = {job.name: job for job in planned(words).jobs()}
+    assert "--proxy_epochs 7" in " ".join(jobs["rho-20pct-seed0"].commands[0].flags)
+    assert (
+        jobs["rho-20pct-seed0"].folder / "selector" / "half_1" / "model.safetensors" in jobs["rho-20pct-seed0"].remove
+    )
+
+
+def test_equal_steps_of_a_part_of_an_epoch_are_those_of_a_run_on_everything(world, tmp_path):
+    words = [*flags(world, tmp_path), "--num_train_epochs", "2.1", "--per_device_train_batch_size", "40"]
+    assert planned(words).full_steps == 6  # 3 steps an epoch, as UniformBatches rounds
 
 
 def test_an_unknown_way_of_choosing_is_refused():
@@ -282,6 +321,17 @@ def test_a_pool_is_a_seeded_sample_of_the_lines(world, tmp_path, capsys):
     pool = (tmp_path / "pool" / "train.tsv").read_text().splitlines()
     assert pool[0] == whole[0] and len(pool) == 21 and [line for line in whole if line in set(pool)] == pool
     assert (tmp_path / "pool" / "dev_matched.tsv").read_bytes() == (world / "data" / "dev_matched.tsv").read_bytes()
+
+
+def test_a_dev_file_that_changed_after_its_pool_was_made_is_refused(world, tmp_path):
+    tiny.write_mnli(tmp_path / "data", n_train=60, n_dev=12)
+    words = [*flags(world, tmp_path / "out", "--pool_size", "20"), "--data_dir", tmp_path / "data"]
+    planned(words)
+    planned(words)
+    dev = tmp_path / "data" / "dev_matched.tsv"
+    dev.write_text("".join(dev.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match=r"dev_matched.tsv: has changed since it was copied"):
+        planned(words)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -347,7 +347,7 @@ def _task_words(runs: Runs) -> tuple[dict[str, str], float | None]:
         split.short: f"{task.name.upper()} {key.removeprefix('dev').strip('_')}".strip()
         for key, split in task.dev.items()
     }
-    return names, 1 / len(task.labels) if "acc" in task.metrics else None
+    return names, 1 / len(task.labels) if task.metrics[0] == "acc" else None
 
 
 def _sentence(text: str) -> str:

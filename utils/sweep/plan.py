@@ -137,7 +137,7 @@ class Sweep:
         self.place_words = words_of(run, SourceSettings, StageSettings, only=(*PLACES, *changed))
         train = data.load("train")
         self.n, self.fingerprint = len(train), train.fingerprint
-        self.full_steps = math.ceil(run.num_train_epochs * math.ceil(self.n / run.examples_per_step))
+        self.full_steps = max(1, round(run.num_train_epochs * math.ceil(self.n / run.examples_per_step)))
 
     # ------------------------------------------------------------------------------------------------------------- plan
     def _check_folder(self, source: Examples, run: RunSettings) -> dict:
@@ -152,10 +152,13 @@ class Sweep:
             "selector": dataclasses.asdict(self.making),
             "inputs": {name: _hashes(paths) for name, paths in self.files.paths().items() if paths},
             "looks": look_plan(self.runs, self.settings.looks, self.settings.smallest),
+            "plugin": file_sha256(self.plugin) if self.plugin else None,
         }
         path = self.out / PLAN_FILE
         if path.exists():
             before = read_json(path).get("settings", {})
+            before["plugin"] = before.get("plugin") or identity["plugin"]  # it may be added later
+            identity["plugin"] = identity["plugin"] or before["plugin"]
             for name, value in identity.items():
                 if before.get(name) != value:
                     raise InputError(
@@ -173,7 +176,7 @@ class Sweep:
         maker = InputMaker(
             self.run_settings,
             self.making,
-            seed=min(self.settings.seeds),
+            seed=self._input_seed,
             n=self.n,
             fingerprint=self.fingerprint,
             given=self.files.paths(),
@@ -183,6 +186,14 @@ class Sweep:
         filled = maker.fill_in(needs)
         wanted = {name for need in needs for name in need.flags}
         return {name: path for name, path in filled.items() if name in wanted}, sum(maker.epochs.values())
+
+    @functools.cached_property
+    def _input_seed(self) -> int:
+        """The seed of the shared inputs: the smallest seed that the sweep began with, also where smaller ones are added."""
+        path = self.out / PLAN_FILE
+        before = read_json(path) if path.exists() else {}
+        seeds = [entry["seed"] for entry in before.get("runs", [])] or self.settings.seeds
+        return before.get("input_seed", min(seeds))
 
     def job(self, run: Run) -> Job:
         settings, folder = self.run_settings, self.out / "runs" / run.name
@@ -212,7 +223,7 @@ class Sweep:
             tuple(commands),
             cost,
             first,
-            () if keep else (folder / "model.safetensors", *_teacher_files(folder, data_name(settings))),
+            () if keep else (folder / "model.safetensors", *_stage_files(folder, data_name(settings))),
         )
 
     def _choice_words(self, run: Run) -> list[str]:
@@ -225,7 +236,9 @@ class Sweep:
                 words += ["--data_pct", str(run.data_pct)]
             elif run.data_pct < 1:  # of a scheme that draws from everything, a share is its share of the steps
                 words += ["--max_steps", str(max(1, round(self.full_steps * run.data_pct)))]
-            return words
+            return words + (
+                words_of(self.making, MakerSettings) if SCHEMES[run.chosen_by].needs_irreducible_loss else []
+            )
         words = ["--strategy", run.chosen_by, "--data_pct", str(run.data_pct)]
         words += ["--plugin", self.plugin] if self.plugin else []
         return words + _flags(self._inputs(run.chosen_by, make=False)[0])
@@ -339,6 +352,7 @@ class Sweep:
             path,
             {
                 "settings": self.identity,
+                "input_seed": self._input_seed,
                 "runs": sorted(planned.values(), key=lambda entry: entry["name"]),
                 "scoring_epochs": before["scoring_epochs"] | scoring,
             },
@@ -365,11 +379,12 @@ class Sweep:
         return speed
 
 
-def _teacher_files(folder: Path, task: str) -> list[Path]:
-    """What a run with a teacher leaves that is large and of no more use. The kind of the model decides the pooling."""
+def _stage_files(folder: Path, task: str) -> list[Path]:
+    """What a run with a teacher, or one that makes its irreducible losses, leaves that is large and of no more use. The kind
+    of the model decides the pooling."""
     made = folder / FOLDER
     features = [made / "teacher_features" / f"{pooling}_embeddings_{task}_train.npy" for pooling in ("cls", "last")]
-    return [made / "teacher" / "model.safetensors", *features]
+    return [*(made / name / "model.safetensors" for name in ("teacher", "half_0", "half_1")), *features]
 
 
 def _flags(values: dict) -> list[str]:

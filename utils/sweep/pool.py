@@ -49,12 +49,19 @@ def make_pool(data: Data, run: RunSettings, size: int, folder: Path) -> RunSetti
 def _copy_lines(data: Data, train: Examples, kept: list[int], source: Path, folder: Path) -> None:
     """Copy the sampled lines of the training file as they are, and the whole dev files."""
     path = Path(train.source).relative_to(source)
-    if (folder / path).exists():
-        return
+    made = (folder / path).exists()
     for name in data.task.dev:
         own = Path(data.load(name).source).relative_to(source)
-        with atomic_path(folder / own) as temporary:
-            temporary.write_bytes((source / own).read_bytes())
+        content = (source / own).read_bytes()
+        if made and (folder / own).read_bytes() != content:
+            raise InputError(
+                f"{source / own}: has changed since it was copied to {folder}; restore it, or give another --output_dir"
+            )
+        if not made:
+            with atomic_path(folder / own) as temporary:
+                temporary.write_bytes(content)
+    if made:
+        return
     lines = (source / path).read_bytes().split(b"\n")
     header = lines[: isinstance(data.task.text_columns[0], str) and path.suffix in (".tsv", ".txt")]
     with atomic_path(folder / path) as temporary:
