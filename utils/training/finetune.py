@@ -137,6 +137,8 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
     if shortcut.facts:
         facts["shortcut"] = shortcut.digest
+    if settings.do_train:
+        facts["number of processes"], facts["precision"] = processes.size, session.precision.name
     directory.begin(predictions=[split.server for split in task.test.values() if split.server], **facts)
 
     configuration = dataclasses.asdict(settings)
