@@ -338,6 +338,7 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
             hooks=hooks,
             evaluations=evaluations,
         )
+        processes.barrier()  # the first process may still be writing the checkpoint of the best step
         evaluations.load_best(checkpoints, model)
     if recorder:
         recorder.finish()
