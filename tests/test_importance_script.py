@@ -179,6 +179,9 @@ def test_a_subset_is_what_is_trained_on(world, tmp_path):
     assert done.train["examples"] == 2 * 18 and done.train["steps"] == 2 * 3  # epochs; batches of 8, 8 and 2
     again = run(world, tmp_path / "out", "--data_pct", 0.2, script=SUBSAMPLE, check=2)
     assert "holds a finished run" in again.stderr.splitlines()[-1]
+    fewer = run(world, tmp_path / "fewer", "--data_pct", 0.2, "--max_train_samples", 9, script=SUBSAMPLE)
+    recorded = json.loads((tmp_path / "fewer" / "results.json").read_text())["selection"]
+    assert recorded["m"] == len(fewer.selection) == 9 and recorded["n"] == N
 
 
 # ------------------------------------------------------------------------------------------------------------- choosing

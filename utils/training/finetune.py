@@ -280,11 +280,11 @@ def _train_and_save(run: Run, selection: Selection, choice: Choice, shortcut: Sh
     if run.main:
         save_classifier(run.session.classifier, run.folder)
     about = {
+        **selection.provenance,
         "m": len(selection),
         "n": selection.n_total,
         "effective_sample_size": selection.effective_sample_size,
         "fingerprint": selection.fingerprint,
-        **selection.provenance,
         **({"version": choice.version} if choice.version else {}),
     }
     return {"train": trained, "selection": about, **({"objective": shortcut.facts} if shortcut.facts else {})}
