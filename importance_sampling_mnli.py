@@ -63,6 +63,7 @@ def check(parser, args) -> None:
             num_examples=args.num_examples,
             max_steps=args.max_steps,
             num_train_epochs=args.num_train_epochs,
+            record_dynamics=args.record_dynamics,
         )
     if args.replacement and args.online != "rs2":
         parser.error("--replacement is a flag of --online rs2")

@@ -438,6 +438,7 @@ def test_sigterm_reaches_the_stage_and_the_same_command_continues_it(world, tmp_
         (["--online", "grad_norm", "--num_examples", "9"], "draws from all of the data"),
         (["--online", "infobatch", "--num_train_epochs", "1.5"], "takes a whole --num_train_epochs"),
         (["--online", "infobatch", "--max_steps", "5"], "not --max_steps"),
+        (["--online", "infobatch", "--record_dynamics"], "no epoch shows the logits of all"),
         (["--online", "magic"], "invalid choice"),
         (["--strategy", "magic", "--data_pct", "0.1"], "--strategy magic is unknown"),
         (["--strategy", "random", "--data_pct", "10"], "0.1 means 10 %"),
