@@ -104,8 +104,9 @@ def train_online(args) -> None:
     settings = settings_from(RunSettings, args)
     examples = open_data(settings, cache_dir=settings.cache_dir).load("train")
     options = {}
+    rows = len(finetune.training_rows(settings, examples, finetune.Choice()))
     if SCHEMES[args.online].subset:
-        options["subset_size"] = budget(len(examples), data_pct=args.data_pct)
+        options["subset_size"] = budget(rows, data_pct=args.data_pct)
         options["replacement"] = args.replacement
     if SCHEMES[args.online].needs_irreducible_loss:
         options["irreducible_loss"] = irreducible_loss(args, settings, examples)
@@ -115,7 +116,7 @@ def train_online(args) -> None:
     if not _first_process():
         return
     t, epochs = results["train"], results["train"]["epochs"]
-    full = epochs * len(examples)
+    full = epochs * rows
     print(
         f"{args.online}: {t['examples']} examples through the backward pass where {epochs:g} full epochs take {full:.0f} "
         f"({100 * (1 - t['examples'] / full):.1f} % saved), {t['probed']} more forward passes for choosing"

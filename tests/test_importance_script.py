@@ -321,6 +321,8 @@ def test_rs2_trains_for_as_long_as_a_subset(world, tmp_path):
     done = run(world, tmp_path / "out", "--online", "rs2", "--data_pct", 0.3, "--num_train_epochs", 3)
     assert done.train["examples"] == 3 * 27 and done.train["steps"] == 3 * 4 and done.train["probed"] == 0
     assert "rs2: 81 examples through the backward pass where 3 full epochs take 270 (70.0 % saved)" in done.stdout
+    fewer = run(world, tmp_path / "fewer", "--online", "rs2", "--data_pct", 0.3, "--max_train_samples", 40)
+    assert fewer.train["examples"] == 2 * 12 and "where 2 full epochs take 80 (70.0 % saved)" in fewer.stdout
 
 
 def test_rho_makes_its_irreducible_losses_from_two_halves(world, examples, tmp_path):

@@ -122,7 +122,7 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
     examples = _read(settings, data)
     challenges = read_challenges(settings, task)
-    selection = _choose(settings, examples["train"], choice) if settings.do_train else None
+    selection = training_rows(settings, examples["train"], choice) if settings.do_train else None
     shortcut = find_shortcut(settings, examples["train"], selection, folder) if selection else Shortcut()
     session = _open(settings, task, processes)
     run = Run(
@@ -193,8 +193,8 @@ def _read(settings: RunSettings, data: Data) -> dict[str, Examples]:
     return {name: data.load(name) for name in names}
 
 
-def _choose(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
-    """The training rows: what the script chooses, or --selection, or everything; then --max_train_samples of them."""
+def training_rows(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
+    """The rows to train on: what the script chooses, or --selection, or everything; then --max_train_samples of them."""
     if settings.selection and choice.choose:
         raise InputError("--selection is already a choice of examples; use run_glue.py to train on it")
     if choice.choose:
