@@ -389,6 +389,14 @@ def test_a_flag_that_came_or_went_is_another_argument(tmp_path):
         directory(tmp_path, seed=3, warmup=0.1)
 
 
+def test_the_logging_steps_are_another_argument_where_they_say_when_to_evaluate(tmp_path):
+    directory(tmp_path, eval_strategy="steps", eval_steps=None, logging_steps=5).begin()
+    with pytest.raises(InputError, match="--logging_steps was 5, now 9"):
+        directory(tmp_path, eval_strategy="steps", eval_steps=None, logging_steps=9)
+    directory(tmp_path, overwrite=True, eval_strategy="steps", eval_steps=4, logging_steps=5).begin()
+    directory(tmp_path, eval_strategy="steps", eval_steps=4, logging_steps=9)
+
+
 def test_a_damaged_run_json_is_one_line(tmp_path):
     (tmp_path / "run.json").write_text('{"script": "a.')
     with pytest.raises(InputError, match=r"run\.json: not readable as JSON"):

@@ -104,10 +104,13 @@ class RunDirectory:
                 "--overwrite_output_dir to replace it"
             )
         old, new = before.get("arguments", {}), json.loads(json.dumps(self.arguments, default=to_json))
+        free = set(FREE_ARGUMENTS)
+        if new.get("eval_strategy") == "steps" and not new.get("eval_steps"):
+            free.remove("logging_steps")  # they say when to evaluate
         changed = [
             f"--{name} was {old.get(name)!r}, now {new.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
-            if name not in FREE_ARGUMENTS and old.get(name) != new.get(name)
+            if name not in free and old.get(name) != new.get(name)
         ]
         if changed:
             raise InputError(
