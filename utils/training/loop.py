@@ -69,9 +69,16 @@ def train(
     evaluations.history = restored.get("evaluated", []) if restored else []
     log = TrainLog(log_path, stepper.done, enabled=bool(log_path) and processes.main)
 
+    def read() -> dict:
+        """What the meter saw since the last time. Raises RunFailed before a loss that is not finite is logged or saved."""
+        since = meter.steps
+        seen = meter.read(processes)
+        require_finite(seen["loss"], step.number, step.rows, since=since)
+        return seen
+
     def save() -> None:
         if meter.steps:  # the saved counts must include the last steps
-            meter.read(processes)
+            read()
         for hook in hooks.on_save:
             hook()
         facts = {"counts": meter.counts, "evaluated": evaluations.history}
@@ -91,9 +98,7 @@ def train(
                 last=stepper.done == batches.num_steps,
             )
             if due.log or due.save:
-                since = meter.steps
-                seen = meter.read(processes)
-                require_finite(seen["loss"], step.number, step.rows, since=since)
+                seen = read()
             if due.log:
                 epoch = round(batches.epochs_done(stepper.done), 4)
                 entry = {"step": stepper.done, "epoch": epoch, "lr": step.learning_rate, **seen, **batches.report()}
@@ -115,7 +120,7 @@ def train(
                     "Run the same command again to continue"
                 )
     if meter.steps:
-        meter.read(processes)
+        read()
     return {"steps": stepper.done, "full_steps": stepper.nominal_steps, **meter.summary()}
 
 
