@@ -6,7 +6,7 @@ see what happened. Reads no data, evaluates nothing, and writes no files but the
 from dataclasses import dataclass, field
 
 from utils.data.tokens import Encoded
-from utils.errors import Interrupted, StopSignal
+from utils.errors import Interrupted, StopSignal, same_command
 from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
 from utils.models.distributed import Processes
@@ -117,7 +117,7 @@ def train(
             if stopping_now:
                 raise Interrupted(
                     f"{stop.requested or 'a signal'} at step {stepper.done} of {batches.num_steps}; the state is saved. "
-                    "Run the same command again to continue"
+                    f"Run {same_command()} to continue"
                 )
     if meter.steps:
         read()
