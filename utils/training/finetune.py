@@ -120,6 +120,8 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
     deciding_metric(settings, task)
     if settings.record_dynamics and task.regression:
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
+    if settings.label_smoothing_factor and task.regression:
+        raise InputError(f"--label_smoothing_factor: {task.name} has no classes to spread a target over; leave it out")
     examples = _read(settings, data)
     challenges = read_challenges(settings, task)
     selection = training_rows(settings, examples["train"], choice) if settings.do_train else None
