@@ -19,8 +19,9 @@ from utils.command_line import ArgumentParser, parse_args, setup_logging
 from utils.errors import InputError, run_script
 from utils.files import read_npz
 from utils.flags import RunSettings, add_run_flags, name_data
-from utils.selection.choosing import InputFiles, add_choice_flags, choice_request, choose
+from utils.selection.choosing import ChoiceSettings, InputFiles, add_choice_flags, choice_request, choose
 from utils.selection.ingredients import InputMaker, MakerSettings
+from utils.selection.strategies.registry import all_parameters
 from utils.settings import add_flags, settings_from
 from utils.training.schemes import SCHEMES, check_scheme
 
@@ -63,11 +64,35 @@ def check(parser, args) -> None:
             num_examples=args.num_examples,
             max_steps=args.max_steps,
             num_train_epochs=args.num_train_epochs,
+            record_dynamics=args.record_dynamics,
         )
-    if args.replacement and args.online != "rs2":
-        parser.error("--replacement is a flag of --online rs2")
+        if args.dfr:
+            parser.error(
+                "--dfr trains nothing but the last layer, so nothing is drawn while training: leave out --online"
+            )
+    check_flags_are_read(args)
     if args.dry_run:
         parser.error("--dry_run: not for this script, whose proxy run is a run of its own; try run_glue.py --dry_run")
+
+
+def check_flags_are_read(args) -> None:
+    """Raise InputError for a flag that this way of choosing does not read."""
+    choosing = {**_defaults(ChoiceSettings), **_defaults(InputFiles), "plugin": None, **dict.fromkeys(all_parameters())}
+    del choosing["data_pct"]  # check_scheme knows which schemes read it
+    makes = args.online == "rho" and not args.irreducible_loss
+    for read, readers, defaults in (
+        (args.strategy, "--strategy", choosing),
+        (args.strategy or makes, "--strategy, and --online rho without --irreducible_loss", _defaults(MakerSettings)),
+        (args.online == "rho", "--online rho", {"irreducible_loss": None}),
+        (args.online == "rs2", "--online rs2", {"replacement": False}),
+    ):
+        given = [name for name, default in defaults.items() if getattr(args, name) != default]
+        if given and not read:
+            raise InputError(f"--{given[0]} is read by {readers} only; leave it out")
+
+
+def _defaults(settings: type) -> dict:
+    return {field.name: field.default for field in dataclasses.fields(settings)}
 
 
 def train_on_choice(args) -> None:
@@ -103,8 +128,9 @@ def train_online(args) -> None:
     settings = settings_from(RunSettings, args)
     examples = open_data(settings, cache_dir=settings.cache_dir).load("train")
     options = {}
+    rows = len(finetune.training_rows(settings, examples, finetune.Choice()))
     if SCHEMES[args.online].subset:
-        options["subset_size"] = budget(len(examples), data_pct=args.data_pct)
+        options["subset_size"] = budget(rows, data_pct=args.data_pct)
         options["replacement"] = args.replacement
     if SCHEMES[args.online].needs_irreducible_loss:
         options["irreducible_loss"] = irreducible_loss(args, settings, examples)
@@ -114,7 +140,7 @@ def train_online(args) -> None:
     if not _first_process():
         return
     t, epochs = results["train"], results["train"]["epochs"]
-    full = epochs * len(examples)
+    full = epochs * rows
     print(
         f"{args.online}: {t['examples']} examples through the backward pass where {epochs:g} full epochs take {full:.0f} "
         f"({100 * (1 - t['examples'] / full):.1f} % saved), {t['probed']} more forward passes for choosing"

@@ -129,6 +129,7 @@ def test_a_selection_is_used_from_other_libraries(tmp_path, monkeypatch):
         losses = [
             model(**{key: batch[key][i : i + 1] for key in batch if key != "weight"}).loss.item() for i in range(4)
         ]
+        model.train()  # it has no dropout
         weighted = trainer.compute_loss(model, {key: value.to(model.device) for key, value in batch.items()})
     assert trainer.state.global_step == 2
     assert float(weighted) == pytest.approx(np.dot(saved.weights, losses) / 4, rel=1e-5)

@@ -27,6 +27,7 @@ from utils.models.families import final_linear, freeze_lower_layers
 from utils.models.frozen import FrozenOutputs
 from utils.models.packing import packed_logits, packed_outputs, supports_packing
 from utils.models.session import Session
+from utils.training.objectives import learned_mixin
 
 PACKED = [row for row in ROWS if read_json(bench.RESULTS)["families"][row.name]["about"]["batches"] == "packed"]
 every_family = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -251,6 +252,19 @@ def test_training_evaluation_and_extraction(model_type, tmp_path, capsys):
         np.testing.assert_allclose(logits[index], alone[0], atol=1e-5)
     with pytest.raises(InputError, match=f"--pooling cls: {model_type} is a.*; give --pooling last"):
         get_embeddings.main([*extract, "--pooling", "cls", "--output_dir", str(tmp_path / "cls")])
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_learned_mixin_reads_the_token_that_the_head_reads(model_type):
+    """A batch of two lengths gives each example the loss that it has alone."""
+    model = build(next(row for row in ROWS if row.model_type == model_type), positions=64).eval()
+    ids, labels = torch.randint(5, 20, (2, 9)), torch.tensor([0, 2])
+    ids[1, 5:] = model.config.pad_token_id
+    with learned_mixin(model, torch.rand(2, 3).log(), 0.1, seed=0) as objective:
+        mask = (ids != model.config.pad_token_id).long()
+        losses = objective(model(input_ids=ids, attention_mask=mask).logits, labels, np.arange(2))
+        alone = objective(model(input_ids=ids[1:, :5]).logits, labels[1:], np.array([1]))
+    torch.testing.assert_close(losses[1:], alone)
 
 
 def test_different_examples_have_different_embeddings_in_a_decoder(tmp_path):

@@ -117,16 +117,13 @@ def words(world, out, *flags) -> list[str]:
     return [str(word) for word in (
         "--config_name", world / "model", "--tokenizer_name", world / "model", "--task_name", "MNLI", "--data_dir",
         world / "data", "--do_train", "--do_eval", "--max_seq_length", 32, "--per_gpu_train_batch_size", 8,
-        "--learning_rate", 1e-3, "--num_train_epochs", 2, "--proxy_epochs", 1, "--num_clusters", 4,
-        "--cache_dir", world / "cache", "--output_dir", out, *flags,
+        "--learning_rate", 1e-3, "--num_train_epochs", 2, "--cache_dir", world / "cache", "--output_dir", out, *flags,
     )]  # fmt: skip
 
 
 def run(world, out, *flags, script=CHOOSE, check=0) -> Done:
-    argv = words(world, out, *flags)
-    if script == SUBSAMPLE:
-        at = argv.index("--proxy_epochs")
-        del argv[at : at + 4]
+    making = ("--proxy_epochs", 1, "--num_clusters", 4) if script == CHOOSE and "--strategy" in flags else ()
+    argv = words(world, out, *making, *flags)
     with contextlib.redirect_stdout(io.StringIO()) as stdout, contextlib.redirect_stderr(io.StringIO()) as stderr:
         status = call(script, argv)
     assert status == check, stderr.getvalue()
@@ -179,6 +176,9 @@ def test_a_subset_is_what_is_trained_on(world, tmp_path):
     assert done.train["examples"] == 2 * 18 and done.train["steps"] == 2 * 3  # epochs; batches of 8, 8 and 2
     again = run(world, tmp_path / "out", "--data_pct", 0.2, script=SUBSAMPLE, check=2)
     assert "holds a finished run" in again.stderr.splitlines()[-1]
+    fewer = run(world, tmp_path / "fewer", "--data_pct", 0.2, "--max_train_samples", 9, script=SUBSAMPLE)
+    recorded = json.loads((tmp_path / "fewer" / "results.json").read_text())["selection"]
+    assert recorded["m"] == len(fewer.selection) == 9 and recorded["n"] == N
 
 
 # ------------------------------------------------------------------------------------------------------------- choosing
@@ -319,11 +319,13 @@ def test_rs2_trains_for_as_long_as_a_subset(world, tmp_path):
     done = run(world, tmp_path / "out", "--online", "rs2", "--data_pct", 0.3, "--num_train_epochs", 3)
     assert done.train["examples"] == 3 * 27 and done.train["steps"] == 3 * 4 and done.train["probed"] == 0
     assert "rs2: 81 examples through the backward pass where 3 full epochs take 270 (70.0 % saved)" in done.stdout
+    fewer = run(world, tmp_path / "fewer", "--online", "rs2", "--data_pct", 0.3, "--max_train_samples", 40)
+    assert fewer.train["examples"] == 2 * 12 and "where 2 full epochs take 80 (70.0 % saved)" in fewer.stdout
 
 
 def test_rho_makes_its_irreducible_losses_from_two_halves(world, examples, tmp_path):
     out = tmp_path / "out"
-    done = run(world, out, "--online", "rho")
+    done = run(world, out, "--online", "rho", "--proxy_epochs", 1)
     assert Stage.started == ["run_glue.py", "get_embeddings.py"] * 2 and done.selection is None
     halves = [Selection.load(out / "selector" / f"half_{k}.npz").indices for k in (0, 1)]
     assert sorted(np.concatenate(halves).tolist()) == list(range(N)) and len(halves[0]) == N // 2
@@ -377,7 +379,7 @@ def test_rare_makes_held_out_logits_and_ssft_two_splits(world, examples, tmp_pat
     ],
 )
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(world, tmp_path, flags, ends):
-    flags = (*flags, "--proxy_epochs", 2)
+    flags = flags if "infobatch" in flags else (*flags, "--proxy_epochs", 2)
     whole = run(world, tmp_path / "whole", *flags)
     stages = len(Stage.started)
     kills.extend(ends)
@@ -436,6 +438,16 @@ def test_sigterm_reaches_the_stage_and_the_same_command_continues_it(world, tmp_
         (["--online", "grad_norm", "--num_examples", "9"], "draws from all of the data"),
         (["--online", "infobatch", "--num_train_epochs", "1.5"], "takes a whole --num_train_epochs"),
         (["--online", "infobatch", "--max_steps", "5"], "not --max_steps"),
+        (["--online", "infobatch", "--record_dynamics"], "no epoch shows the logits of all"),
+        (["--online", "rs2", "--data_pct", "0.1", "--dfr"], "--dfr trains nothing but the last layer"),
+        (["--online", "rs2", "--data_pct", "0.1", "--num_examples", "9"], "--num_examples is read by --strategy only"),
+        (["--online", "grad_norm", "--class_balanced"], "--class_balanced is read by --strategy only"),
+        (["--online", "grad_norm", "--embedding_path", "none"], "--embedding_path is read by --strategy only"),
+        (["--online", "grad_norm", "--neighbors", "3"], "--neighbors is read by --strategy only"),
+        (["--online", "grad_norm", "--proxy_epochs", "9"], "and --online rho without --irreducible_loss only"),
+        (["--online", "rho", "--irreducible_loss", "x.npz", "--num_clusters", "9"], "without --irreducible_loss only"),
+        (["--strategy", "random", "--data_pct", "0.1", "--irreducible_loss", "x.npz"], "is read by --online rho only"),
+        (["--strategy", "random", "--data_pct", "0.1", "--replacement"], "is read by --online rs2 only"),
         (["--online", "magic"], "invalid choice"),
         (["--strategy", "magic", "--data_pct", "0.1"], "--strategy magic is unknown"),
         (["--strategy", "random", "--data_pct", "10"], "0.1 means 10 %"),

@@ -5,8 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from tests import tiny
 from utils.errors import InputError
+from utils.flags import ModelSettings
 from utils.models import class_names as labels
+from utils.models.classifier import load_classifier, save_classifier
 
 MNLI = ("contradiction", "entailment", "neutral")
 
@@ -90,3 +93,16 @@ def test_nli_labels_from_names_or_number():
     assert labels.nli_labels(None, 3) == MNLI and len(labels.nli_labels(None, 2)) == 2
     with pytest.raises(InputError, match="positive"):
         labels.nli_labels(("negative", "positive"), 2)
+
+
+def test_a_stated_order_holds_for_a_new_layer_and_never_against_the_names_of_a_checkpoint(tmp_path):
+    config = str(tiny.write_config(tmp_path / "config"))
+    new = load_classifier(MNLI, ModelSettings(config_name=config, label_order="neutral,entailment,contradiction"))
+    assert list(new.model.config.id2label.values()) == ["neutral", "entailment", "contradiction"]
+    assert new.columns.tolist() == [2, 1, 0] and new.named
+    save_classifier(new, tmp_path / "saved")
+    saved = {"model_name_or_path": str(tmp_path / "saved")}
+    for order in (None, "neutral,entail,contradiction"):
+        assert load_classifier(MNLI, ModelSettings(**saved, label_order=order)).columns.tolist() == [2, 1, 0]
+    with pytest.raises(InputError, match="saved itself names its outputs neutral,entailment,contradiction; leave"):
+        load_classifier(MNLI, ModelSettings(**saved, label_order="contradiction,entailment,neutral"))

@@ -18,7 +18,7 @@ from utils.models.families import final_linear
 from utils.models.session import Session
 from utils.selection.ingredients import InputMaker
 from utils.selection.selection import Selection
-from utils.training import last_layer
+from utils.training import finetune, last_layer
 from utils.training.batches import UniformBatches
 from utils.training.checkpoint import Checkpoints
 from utils.training.group_dro import GroupDro
@@ -353,11 +353,26 @@ def test_groups_are_a_column_of_a_file_with_unlabelled_rows(tmp_path):
         ({"objective": "poe", "group_column": "x"}, "--group_column is for group_dro, dfr, not for poe"),
         ({"objective": "poe", "dfr": True}, "--dfr trains nothing but the last layer"),
         ({"objective": "conf_reg", "dry_run": True}, "give --teacher_path"),
+        (
+            {"objective": "poe", "bias": "hypothesis", "bias_path": "x"},
+            "--bias hypothesis is for a bias model that is made",
+        ),
+        ({"objective": "erm", "dynamics_per_epoch": 2}, "--dynamics_per_epoch needs --record_dynamics"),
+        ({"objective": "erm", "dynamics_eval_mode": True}, "--dynamics_eval_mode needs --record_dynamics"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags, message):
     with pytest.raises(InputError, match=message):
         settings(**flags).check()
+
+
+def test_a_score_has_no_classes_to_smooth_over(tmp_path):
+    (tmp_path / "train.csv").write_text("sentence,label\na dog,1.5\na cat,2.5\n")
+    asked = settings("erm", task_name=None, train_file=str(tmp_path / "train.csv"), output_dir=str(tmp_path / "out"))
+    asked = dataclasses.replace(asked, do_regression=True, label_smoothing_factor=0.1, use_cpu=True)
+    with pytest.raises(InputError, match=r"--label_smoothing_factor: .* has no classes"):
+        finetune.run(asked, script="run_glue.py", arguments={})
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_without_pairs_or_classes_is_refused(world):

@@ -350,15 +350,20 @@ def test_an_export_is_not_overwritten(world, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------- transformers' Trainer
-def trained_by_trainer(world, folder, dataset, batch, accumulate):
+def trainer_of(world, folder, dataset, batch, accumulate, kind=WeightedTrainer, **more):
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification.from_pretrained(world / "model")
     arguments = transformers.TrainingArguments(
         folder, max_steps=1, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, use_cpu=True,
-        report_to="none", optim="sgd", learning_rate=1.0, max_grad_norm=0, lr_scheduler_type="constant", save_strategy="no",
+        report_to="none", optim="sgd", learning_rate=1.0, max_grad_norm=0, lr_scheduler_type="constant", save_strategy="no", **more,
     )  # fmt: skip
-    WeightedTrainer(model, arguments, train_dataset=dataset).train()
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return kind(model, arguments, train_dataset=dataset, eval_dataset=dataset)
+
+
+def trained_by_trainer(*args, **options):
+    trainer = trainer_of(*args, **options)
+    trainer.train()
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
 def test_weights_count_in_the_trainer_also_over_accumulated_steps(world, tmp_path):
@@ -373,6 +378,13 @@ def test_weights_count_in_the_trainer_also_over_accumulated_steps(world, tmp_pat
     once = trained_by_trainer(world, tmp_path / "t", weighted, 4, 1)
     torch.testing.assert_close(once, trained_by_trainer(world, tmp_path / "t", repeated, 4, 1), rtol=0, atol=1e-5)
     torch.testing.assert_close(once, trained_by_trainer(world, tmp_path / "t", weighted, 2, 2), rtol=0, atol=1e-5)
+    plain, smooth = ({"kind": transformers.Trainer}, {"label_smoothing_factor": 0.3})
+    smoothed = trained_by_trainer(world, tmp_path / "t", repeated, 4, 1, **smooth)
+    theirs = trained_by_trainer(world, tmp_path / "t", repeated, 4, 1, **plain, **smooth)
+    torch.testing.assert_close(smoothed, theirs, rtol=0, atol=1e-5)
+    assert not torch.allclose(smoothed, once, rtol=0, atol=1e-3)
+    losses = [trainer_of(world, tmp_path / "t", weighted, 4, 1, **kind).evaluate()["eval_loss"] for kind in ({}, plain)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     with pytest.raises(InputError, match="no column 'weight'"):
         trained_by_trainer(world, tmp_path / "t", dataset, 4, 1)
     with pytest.raises(InputError, match="chosen from 12 rows, but the data set has 11"):

@@ -48,6 +48,8 @@ def test_the_whole_contract(data, config, tmp_path):
     assert f"mnli/mnli-mm eval_acc: {accuracies}" in done.stdout
     assert done.stdout.splitlines()[-1] == f"everything is in {out}"
     assert done.stderr.count("--fp16 needs a CUDA GPU") == 1
+    begun = json.loads((out / "run.json").read_text())
+    assert (begun["number of processes"], begun["precision"]) == (1, "float32")
     assert (out / "eval_results_mnli.txt").read_text().startswith("eval_acc = ")
     assert (out / "eval_results_mnli-mm.txt").exists() and not (out / "checkpoints").exists()
     lines = (out / "predictions_dev_matched.tsv").read_text().splitlines()

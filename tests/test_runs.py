@@ -297,6 +297,18 @@ def test_an_unfinished_run_is_continued_with_the_same_arguments_only(tmp_path):
         directory(tmp_path).begin(data="xyz")
 
 
+@pytest.mark.parametrize(("name", "before", "now"), [("number of processes", 1, 2), ("precision", "bf16", "float32")])
+def test_an_unfinished_run_is_continued_on_a_machine_like_the_first_one(tmp_path, name, before, now):
+    directory(tmp_path).begin(**{name: before})
+    directory(tmp_path).begin(**{name: before})
+    with pytest.raises(
+        InputError, match=rf"unfinished run with another {name} \({before}, now {now}\); continue it as"
+    ):
+        directory(tmp_path).begin(**{name: now})
+    directory(tmp_path, overwrite=True).begin()  # as an earlier version began it
+    directory(tmp_path).begin(**{name: now})
+
+
 def test_continuing_rewrites_nothing_and_clears_half_written_files(tmp_path):
     directory(tmp_path).begin(data="abc")
     (tmp_path / ".results.json.123.tmp").write_text("{")
@@ -375,6 +387,14 @@ def test_a_flag_that_came_or_went_is_another_argument(tmp_path):
         directory(tmp_path)
     with pytest.raises(InputError, match=r"--warmup was None, now 0\.1"):
         directory(tmp_path, seed=3, warmup=0.1)
+
+
+def test_the_logging_steps_are_another_argument_where_they_say_when_to_evaluate(tmp_path):
+    directory(tmp_path, eval_strategy="steps", eval_steps=None, logging_steps=5).begin()
+    with pytest.raises(InputError, match="--logging_steps was 5, now 9"):
+        directory(tmp_path, eval_strategy="steps", eval_steps=None, logging_steps=9)
+    directory(tmp_path, overwrite=True, eval_strategy="steps", eval_steps=4, logging_steps=5).begin()
+    directory(tmp_path, eval_strategy="steps", eval_steps=4, logging_steps=9)
 
 
 def test_a_damaged_run_json_is_one_line(tmp_path):

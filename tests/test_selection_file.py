@@ -125,7 +125,8 @@ def test_the_digest_is_of_rows_weights_and_order_alone():
     base = Selection([0, 1], [1, 2], 6, "abc")
     assert base.digest == Selection([0, 1], [1, 2], 6, "abc", scores=np.ones(6), provenance={"seed": 1}).digest
     others = [Selection([1, 0], [1, 2], 6, "abc"), Selection([0, 1], [2, 1], 6, "abc"), Selection([0], [1], 6, "abc")]
-    assert len({base.digest, *(other.digest for other in others)}) == 4
+    others.append(Selection([0, 1], [1, 2], 6, "abc", ordered=True))
+    assert len({base.digest, *(other.digest for other in others)}) == 5
 
 
 @pytest.mark.parametrize("rows", [Rows(7, "abc"), Rows(6, "other")])

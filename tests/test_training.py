@@ -1,6 +1,8 @@
 """The loop: exact batches whatever the micro-batches, weights, seeds, continuing after a kill."""
 
 import copy
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tests import tiny
 from utils.data.tokens import Encoded
-from utils.errors import InputError, RunFailed
+from utils.errors import InputError, Interrupted, RunFailed
 from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
 from utils.models.collate import collate, micro_batches
@@ -264,6 +266,32 @@ def test_a_non_finite_loss_stops_with_step_and_examples():
     data = ragged()
     with pytest.raises(RunFailed, match=r"the loss is nan at step \d+ \(example_index \d+"):
         run(classifier(), data, everything(data), learning_rate=1e30, max_grad_norm=0.0)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_stop_says_how_to_go_on_and_not_how_to_begin_afresh(tmp_path, monkeypatch, overwrite):
+    monkeypatch.setattr("sys.argv", ["run_glue.py", *(["--overwrite_output_dir"] if overwrite else [])])
+    data, stop = ragged(), Hooks(on_step=[lambda done: os.kill(os.getpid(), signal.SIGTERM)])
+    with pytest.raises(Interrupted) as stopped:
+        run(classifier(), data, everything(data), checkpoints=Checkpoints(tmp_path), hooks=stop)
+    way = "the same command again without --overwrite_output_dir" if overwrite else "the same command again"
+    assert str(stopped.value) == f"SIGTERM at step 1 of 10; the state is saved. Run {way} to continue"
+
+
+def test_a_stop_saves_no_weights_of_a_diverged_training(tmp_path, monkeypatch):
+    """On a GPU the loss is read when there is something to log or to save, not in every step."""
+    monkeypatch.setattr("utils.training.step.require_finite", lambda *args: None)
+    data, model = ragged(), classifier()
+
+    def diverge(done):
+        if done == 7:
+            torch.nn.init.constant_(next(model.model.parameters()), float("nan"))
+        if done == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunFailed, match="the loss is nan at steps 7 to 8"):
+        run(model, data, everything(data), checkpoints=Checkpoints(tmp_path), hooks=Hooks(on_step=[diverge]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000005", "step_00000006"]
 
 
 def test_out_of_memory_halves_the_micro_batches_and_changes_nothing_else(monkeypatch, caplog):

@@ -187,6 +187,29 @@ def test_objectives_with_a_state_agree(world, objective):
         np.testing.assert_allclose(shares[0], shares[1], atol=1e-4)
 
 
+# The script, but each checkpoint takes its time.
+SLOW_SAVING = """
+import runpy, sys, time
+from utils.training.checkpoint import Checkpoints
+save = Checkpoints.save
+def save_slowly(*args, **options):
+    time.sleep(0.5)
+    return save(*args, **options)
+Checkpoints.save = save_slowly
+sys.argv[0] = "run_glue.py"
+runpy.run_path("run_glue.py", run_name="__main__")
+"""
+
+
+def test_the_best_checkpoint_is_whole_before_anyone_reads_it(world, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SLOW_SAVING)
+    words = [word for word in training(world, tmp_path / "out", 4) if word != "--record_dynamics"]
+    more = ("--max_steps", "2", "--eval_steps", "2", "--load_best_model_at_end")
+    done = forked.run_group(2, script, *words, *more, printed=tmp_path / "printed")
+    assert "the best evaluation was after step 2" in done[0].stderr
+
+
 def test_processes_stop_together_and_go_on_as_if_nothing_had_been(world, two):
     """SIGTERM reaches the second process only; both stop at the same step, and no snapshot of the dynamics is lost."""
     out, words = world / "stopped", training(world, world / "stopped", 4)

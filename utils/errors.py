@@ -40,6 +40,13 @@ def quoted(found, most: int = 80) -> str:
     return text if len(text) <= most + 2 else f"{text[:most]}...{text[0]}"
 
 
+def same_command() -> str:
+    """What to run to go on after a stop, for a message. --overwrite_output_dir would begin afresh."""
+    return "the same command again" + (
+        " without --overwrite_output_dir" if "--overwrite_output_dir" in sys.argv else ""
+    )
+
+
 def run_script(main) -> None:
     """Call `main()`; turn every foreseen failure into one line on stderr and its exit status.
 
@@ -72,7 +79,7 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
         return f"failed: {error}", EXIT_FAILED
     if isinstance(error, KeyboardInterrupt):
         return (
-            "stopped by Ctrl-C; finished files and checkpoints are kept. Run the same command again to continue",
+            f"stopped by Ctrl-C; finished files and checkpoints are kept. Run {same_command()} to continue",
             EXIT_CTRL_C,
         )
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
@@ -85,7 +92,7 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
         # numpy reports a short write on a full disk as "N requested and M written", without a number.
         why = os.strerror(number or errno.ENOSPC)
         where = f" ({error.filename})" if getattr(error, "filename", None) else ""
-        way_out = "Free space or choose another --output_dir, then run the same command again"
+        way_out = f"Free space or choose another --output_dir, then run {same_command()}"
         return f"failed: {why}{where}; files already finished are untouched. {way_out}", EXIT_FAILED
     if number is not None:
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""

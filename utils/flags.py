@@ -383,6 +383,9 @@ class RunSettings(
         for name in ("selection", "max_train_samples", "record_dynamics", "dfr"):
             if getattr(self, name) and not self.do_train:
                 raise InputError(f"--{name} needs --do_train")
+        for name in ("dynamics_per_epoch", "dynamics_eval_mode", "dynamics_all_rows"):
+            if getattr(self, name) != getattr(DynamicsSettings, name) and not self.record_dynamics:
+                raise InputError(f"--{name} needs --record_dynamics")
         if self.challenge and not self.do_eval:
             raise InputError("--challenge needs --do_eval")
         self._check_objective()
@@ -398,6 +401,8 @@ class RunSettings(
             given = getattr(self, name) != getattr(ObjectiveSettings, name)
             if given and self.objective_name not in objectives:
                 raise InputError(f"--{name} is for {', '.join(objectives)}, not for {self.objective_name}")
+        if self.bias_path and self.bias != ObjectiveSettings.bias:
+            raise InputError(f"--bias {self.bias} is for a bias model that is made; leave it out, or --bias_path")
         if self.dry_run and self.objective == "conf_reg" and not self.teacher_path:
             raise InputError("--dry_run: the teacher of conf_reg would have to be trained first; give --teacher_path")
 

@@ -24,6 +24,10 @@ FREE_ARGUMENTS = frozenset(
 )
 
 
+# Facts that decide what a run computes, though no argument names them. A run.json of an earlier version may lack them.
+MACHINE_FACTS = ("number of processes", "precision")
+
+
 # What a run leaves in its folder, besides run.json and results.json: this goes when the run is overwritten.
 OWNED_FILES = (
     "log.jsonl", "eval_log.json", "bias.npz", "dynamics.npz", "data_map.png", "data_map.pdf", "selection.npz", CARD_FILE, "predictions_*.tsv",
@@ -100,10 +104,13 @@ class RunDirectory:
                 "--overwrite_output_dir to replace it"
             )
         old, new = before.get("arguments", {}), json.loads(json.dumps(self.arguments, default=to_json))
+        free = set(FREE_ARGUMENTS)
+        if new.get("eval_strategy") == "steps" and not new.get("eval_steps"):
+            free.remove("logging_steps")  # they say when to evaluate
         changed = [
             f"--{name} was {old.get(name)!r}, now {new.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
-            if name not in FREE_ARGUMENTS and old.get(name) != new.get(name)
+            if name not in free and old.get(name) != new.get(name)
         ]
         if changed:
             raise InputError(
@@ -112,17 +119,19 @@ class RunDirectory:
             )
 
     def begin(self, *, predictions=(), **facts) -> None:
-        """Create the folder and write `run.json` with `facts` (what data, what selection); a continued run must have
-        the same ones. With `overwrite`, remove what an earlier run of ours left there. predictions: names of the files with
+        """Create the folder and write `run.json` with `facts` (what data, what selection, the MACHINE_FACTS); a
+        continued run must have the same ones. With `overwrite`, remove what an earlier run of ours left there. predictions: names of the files with
         answers to test sets."""
         facts = json.loads(json.dumps(facts, default=to_json))
         if self.resuming:
             before = read_json(self.path / RUN_FILE)
             for name, value in facts.items():
-                if before.get(name) != value:
+                machine = name in MACHINE_FACTS
+                if before.get(name, value if machine else None) != value:
                     raise InputError(
-                        f"--output_dir {self.path} holds an unfinished run on other {name} ({before.get(name)}, now "
-                        f"{value}); give another folder, or --overwrite_output_dir to replace it"
+                        f"--output_dir {self.path} holds an unfinished run {'with another' if machine else 'on other'} "
+                        f"{name} ({before.get(name)}, now {value}); {'continue it as it began, ' if machine else ''}give "
+                        "another folder, or --overwrite_output_dir to replace it"
                     )
         if not self.main_process:
             return

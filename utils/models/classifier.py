@@ -65,9 +65,9 @@ def load_classifier(
 ) -> Classifier:
     """Load the checkpoint that the settings name, or build a model with random weights from the config alone.
 
-    `labels` () means regression. A checkpoint's named classes are matched by name. Unnamed ones (LABEL_0, ...) take
-    --label_order; without it the result has `named=False` and its outputs are taken in the order of `labels` until
-    `name_outputs` says otherwise. `need_head` refuses checkpoints that lack any part of a trained classifier. float32
+    `labels` () means regression. A checkpoint's named classes are matched by name. Unnamed ones (LABEL_0, ...) and a new
+    classifier layer take --label_order; without it the outputs of a new layer are in the order of `labels`, and those of
+    unnamed classes too until `name_outputs` says otherwise: the result has `named=False`. `need_head` refuses checkpoints that lack any part of a trained classifier. float32
     throughout; new layers are initialised from `seed`. Raises InputError for anything that does not load or fit.
     """
     import transformers
@@ -121,12 +121,19 @@ def load_classifier(
     classifier = Classifier(model, tokenizer, labels)
     if not labels:
         _set_names(model.config, ["score"])
+    elif settings.label_order and settings.label_order != "auto":
+        order = naming.parse_order(settings.label_order, labels)
+        found = tuple(map(naming.canonical, stated or ()))
+        if not fresh and found != order and sorted(found) == sorted(order):
+            raise InputError(
+                f"--label_order {settings.label_order}: {source} itself names its outputs {','.join(stated)}; leave the "
+                "flag out, or correct id2label in its config.json"
+            )
+        classifier.name_outputs(order)
     elif fresh:
         _set_names(model.config, labels)
     elif stated is not None and not settings.label_order:
         classifier.name_outputs(stated)
-    elif settings.label_order and settings.label_order != "auto":
-        classifier.name_outputs(naming.parse_order(settings.label_order, labels))
     else:
         _set_names(model.config, labels)
         classifier.named = False

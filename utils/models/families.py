@@ -141,6 +141,16 @@ def final_linear(model) -> torch.nn.Linear:
     return found[-1]
 
 
+def read_by_head(model, features: torch.Tensor, input_ids: torch.Tensor | None) -> torch.Tensor:
+    """(b, d): of what the final linear layer takes in, (b, d) or of a decoder (b, L, d), what the logits come from.
+    transformers takes a decoder's last token that is not the padding token; input_ids: (b, L)."""
+    if features.ndim == 2:
+        return features
+    real = input_ids != model.config.pad_token_id
+    last = (torch.arange(real.shape[1], device=real.device) * real).argmax(1)
+    return features[torch.arange(len(real), device=real.device), last]
+
+
 def layers_of(model) -> torch.nn.ModuleList | None:
     """The layers, lowest first, of an encoder-decoder those of the encoder; None where the model shares or hides them."""
     lists = (m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList))

@@ -16,7 +16,7 @@ from utils.errors import RunFailed
 from utils.models.classifier import Classifier
 from utils.models.collate import Batch, collate, micro_batches
 from utils.models.distributed import Processes
-from utils.models.families import final_linear
+from utils.models.families import final_linear, read_by_head
 from utils.models.forward import Precision, default_token_budget, forward, use_packing
 from utils.models.packing import mean_by_sequence, packed_outputs
 
@@ -151,18 +151,10 @@ class _Taps(contextlib.AbstractContextManager):
         if self.pooling is None:
             return None
         if self.pooling == "pooler":
-            found = self.classifier_input
-            return found if found.ndim == 2 else found[_last_as_in_the_head(self._model, batch)]
+            return read_by_head(self._model, self.classifier_input, batch.input_ids)
         if self.pooling == "cls":
             return self._hidden[:, 0]
         mask = batch.attention_mask
         if self.pooling == "last":
             return self._hidden[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1]
         return (self._hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-
-
-def _last_as_in_the_head(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The token that a decoder's head reads: transformers takes the last one that is not the padding token."""
-    real = batch.input_ids != model.config.pad_token_id
-    columns = torch.arange(real.shape[1], device=real.device)
-    return torch.arange(len(real), device=real.device), (columns * real).argmax(1)

@@ -66,8 +66,9 @@ class Selection:
 
     @property
     def digest(self) -> str:
-        """A hash of rows and weights: the same for two selections that train alike."""
-        return hashlib.sha256(self.indices.tobytes() + self.weights.tobytes()).hexdigest()[:32]
+        """A hash of rows, weights and `ordered`: the same for two selections that train alike."""
+        ordered = b"ordered" if self.ordered else b""
+        return hashlib.sha256(self.indices.tobytes() + self.weights.tobytes() + ordered).hexdigest()[:32]
 
     def save(self, path) -> None:
         arrays = {"indices": self.indices, "weights": self.weights}

@@ -120,9 +120,11 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
     deciding_metric(settings, task)
     if settings.record_dynamics and task.regression:
         raise InputError(f"--record_dynamics: {task.name} has no classes to be right or wrong about")
+    if settings.label_smoothing_factor and task.regression:
+        raise InputError(f"--label_smoothing_factor: {task.name} has no classes to spread a target over; leave it out")
     examples = _read(settings, data)
     challenges = read_challenges(settings, task)
-    selection = _choose(settings, examples["train"], choice) if settings.do_train else None
+    selection = training_rows(settings, examples["train"], choice) if settings.do_train else None
     shortcut = find_shortcut(settings, examples["train"], selection, folder) if selection else Shortcut()
     session = _open(settings, task, processes)
     run = Run(
@@ -137,6 +139,8 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         facts["selection"] = {"m": len(selection), "rows_and_weights": selection.digest}
     if shortcut.facts:
         facts["shortcut"] = shortcut.digest
+    if settings.do_train:
+        facts["number of processes"], facts["precision"] = processes.size, session.precision.name
     directory.begin(predictions=[split.server for split in task.test.values() if split.server], **facts)
 
     configuration = dataclasses.asdict(settings)
@@ -191,8 +195,8 @@ def _read(settings: RunSettings, data: Data) -> dict[str, Examples]:
     return {name: data.load(name) for name in names}
 
 
-def _choose(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
-    """The training rows: what the script chooses, or --selection, or everything; then --max_train_samples of them."""
+def training_rows(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
+    """The rows to train on: what the script chooses, or --selection, or everything; then --max_train_samples of them."""
     if settings.selection and choice.choose:
         raise InputError("--selection is already a choice of examples; use run_glue.py to train on it")
     if choice.choose:
@@ -278,11 +282,11 @@ def _train_and_save(run: Run, selection: Selection, choice: Choice, shortcut: Sh
     if run.main:
         save_classifier(run.session.classifier, run.folder)
     about = {
+        **selection.provenance,
         "m": len(selection),
         "n": selection.n_total,
         "effective_sample_size": selection.effective_sample_size,
         "fingerprint": selection.fingerprint,
-        **selection.provenance,
         **({"version": choice.version} if choice.version else {}),
     }
     return {"train": trained, "selection": about, **({"objective": shortcut.facts} if shortcut.facts else {})}
@@ -336,6 +340,7 @@ def _train(run: Run, selection: Selection, make_batches, shortcut: Shortcut) -> 
             hooks=hooks,
             evaluations=evaluations,
         )
+        processes.barrier()  # the first process may still be writing the checkpoint of the best step
         evaluations.load_best(checkpoints, model)
     if recorder:
         recorder.finish()

@@ -42,10 +42,11 @@ class WeightedTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         weights = inputs.pop(WEIGHT, None)
-        if weights is None:
-            if model.training:
-                raise InputError("the training data has no column 'weight'; make it with chosen_examples")
+        if not model.training:
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        if weights is None:
+            raise InputError("the training data has no column 'weight'; make it with chosen_examples")
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
-        loss = (weights * per_example_loss(outputs.logits, inputs["labels"])).mean()
+        smoothing = self.args.label_smoothing_factor
+        loss = (weights * per_example_loss(outputs.logits, inputs["labels"], smoothing=smoothing)).mean()
         return (loss, outputs) if return_outputs else loss

@@ -6,7 +6,7 @@ see what happened. Reads no data, evaluates nothing, and writes no files but the
 from dataclasses import dataclass, field
 
 from utils.data.tokens import Encoded
-from utils.errors import Interrupted, StopSignal
+from utils.errors import Interrupted, StopSignal, same_command
 from utils.flags import TrainingSettings
 from utils.models.classifier import Classifier
 from utils.models.distributed import Processes
@@ -69,9 +69,16 @@ def train(
     evaluations.history = restored.get("evaluated", []) if restored else []
     log = TrainLog(log_path, stepper.done, enabled=bool(log_path) and processes.main)
 
+    def read() -> dict:
+        """What the meter saw since the last time. Raises RunFailed before a loss that is not finite is logged or saved."""
+        since = meter.steps
+        seen = meter.read(processes)
+        require_finite(seen["loss"], step.number, step.rows, since=since)
+        return seen
+
     def save() -> None:
         if meter.steps:  # the saved counts must include the last steps
-            meter.read(processes)
+            read()
         for hook in hooks.on_save:
             hook()
         facts = {"counts": meter.counts, "evaluated": evaluations.history}
@@ -91,9 +98,7 @@ def train(
                 last=stepper.done == batches.num_steps,
             )
             if due.log or due.save:
-                since = meter.steps
-                seen = meter.read(processes)
-                require_finite(seen["loss"], step.number, step.rows, since=since)
+                seen = read()
             if due.log:
                 epoch = round(batches.epochs_done(stepper.done), 4)
                 entry = {"step": stepper.done, "epoch": epoch, "lr": step.learning_rate, **seen, **batches.report()}
@@ -112,10 +117,10 @@ def train(
             if stopping_now:
                 raise Interrupted(
                     f"{stop.requested or 'a signal'} at step {stepper.done} of {batches.num_steps}; the state is saved. "
-                    "Run the same command again to continue"
+                    f"Run {same_command()} to continue"
                 )
     if meter.steps:
-        meter.read(processes)
+        read()
     return {"steps": stepper.done, "full_steps": stepper.nominal_steps, **meter.summary()}
 
 

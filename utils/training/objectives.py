@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.flags import RunSettings
-from utils.models.families import final_linear
+from utils.models.families import final_linear, read_by_head
 from utils.training.shortcut import FLOOR, Shortcut
 
 
@@ -73,17 +73,23 @@ def learned_mixin(model, log_p_bias: torch.Tensor, penalty: float, seed: int) ->
     w and b belong to the model inside the block, so that they are trained and saved in checkpoints with it. h is what the
     classifier layer takes in, after dropout (before it in the authors' code); w starts as their BERT layers do.
     """
-    head, features = final_linear(model), []
+    head, seen = final_linear(model), {}
     scale = torch.nn.Linear(head.in_features, 1)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         scale.weight.normal_(0.0, 0.02, generator=generator)
         scale.bias.zero_()
-    hook = head.register_forward_pre_hook(lambda module, inputs: features.__setitem__(slice(None), inputs[:1]))
+    hooks = [
+        head.register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0])),
+        model.register_forward_pre_hook(
+            lambda module, args, named: seen.update(ids=named.get("input_ids")), with_kwargs=True
+        ),
+    ]
     model.add_module("bias_scale", scale)
 
     def objective(logits, labels, example_index):
-        factor = F.softplus(scale(features.pop().float()))
+        features = read_by_head(model, seen.pop("features"), seen.pop("ids", None))
+        factor = F.softplus(scale(features.float()))
         bias = factor * _rows(log_p_bias, example_index)
         joint = F.log_softmax(logits.float(), 1) + bias
         log_p = F.log_softmax(bias, 1)
@@ -92,7 +98,8 @@ def learned_mixin(model, log_p_bias: torch.Tensor, penalty: float, seed: int) ->
     try:
         yield objective
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         del model.bias_scale
 
 

@@ -61,7 +61,9 @@ _SCHEMES = (
 SCHEMES = {scheme.name: scheme for scheme in _SCHEMES}
 
 
-def check_scheme(name: str, *, data_pct, num_examples, max_steps, num_train_epochs: float) -> None:
+def check_scheme(
+    name: str, *, data_pct, num_examples, max_steps, num_train_epochs: float, record_dynamics: bool
+) -> None:
     """Raise InputError where a scheme cannot be combined with these settings."""
     scheme = SCHEMES[name]
     if scheme.subset and data_pct is None:
@@ -73,4 +75,9 @@ def check_scheme(name: str, *, data_pct, num_examples, max_steps, num_train_epoc
     if scheme.plans_steps and (max_steps or num_train_epochs % 1):
         raise InputError(
             f"--online {name} plans its own steps: it takes a whole --num_train_epochs, and not --max_steps"
+        )
+    if scheme.plans_steps and record_dynamics:
+        raise InputError(
+            f"--online {name} leaves examples out of an epoch, so no epoch shows the logits of all: leave out "
+            "--record_dynamics, and record them in a run of run_glue.py"
         )
