@@ -82,9 +82,9 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
 def _alike(found: list[_Found]) -> tuple[list[_Found], list[str]]:
     """The runs that may stand in one table, and a line about each of the others."""
     parts = {"data": lambda run: run.data, "settings": lambda run: run.settings}  # None: not to be compared
-    for strategy in dict.fromkeys(run.result.strategy for run in found):
-        own = lambda run, strategy=strategy: run.choice if run.result.strategy == strategy else None  # noqa: E731
-        parts[f"parameters of {strategy}"] = own
+    for arm in dict.fromkeys(run.result.arm for run in found):
+        name = f"parameters of {arm[0]} at {100 * arm[1]:g} % (equal {arm[2]})"
+        parts[name] = lambda run, arm=arm: run.choice if run.result.arm == arm else None
     for test in dict.fromkeys(test for run in found for test in run.tests):
         parts[f"{test} data"] = lambda run, test=test: run.tests.get(test)
     problems = []
@@ -165,7 +165,8 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
         identity={key: str(value) for key, value in identity.items() if value is not None},
     )
     choice = selection.part("parameters", optional=True).plain_values()
-    choice["class_balanced"] = selection.plain("class_balanced")
+    choice |= {key: selection.plain(key) for key in ("class_balanced", "started_from")}
+    choice["replacement"] = arguments.plain("replacement")
     if objective.names:
         read = [key for key, readers in OBJECTIVE_FLAGS.items() if objective.text("name") in readers]
         choice |= {key: arguments.plain(key) for key in read if not key.endswith("_path")}
