@@ -40,6 +40,7 @@ def select(
     for need in chosen.needs:
         if not NEEDS[need].present(inputs):
             raise InputError(f"--strategy {name} needs {NEEDS[need].way_out}")
+    _check_one_checkpoint(chosen, inputs)
     params = {key: value for key, value in params.items() if value is not None}
     if unknown := params.keys() - chosen.parameters.keys():
         raise InputError(f"--strategy {name} does not read {', '.join(f'--{key}' for key in sorted(unknown))}")
@@ -71,6 +72,23 @@ def select(
             raise InputError(f"--strategy {name} has no size of its own here: give --data_pct or --num_examples")
         picks.append((found, found.natural if size is None else pool.m, len(rows)))
     return _assemble(name, inputs, start, picks, seed, class_balanced, params)
+
+
+def _check_one_checkpoint(chosen: Strategy, inputs: Inputs) -> None:
+    """Raise InputError where inputs that the strategy reads together are known to come from different checkpoints."""
+    embeddings, logits = inputs.facts.get("embeddings", {}), inputs.facts.get("logits", {})
+    weights = [known["weights"] for known in (embeddings, logits) if "weights" in known]
+    if {"logits", "pooler"} <= set(chosen.needs) and len(set(weights)) == 2:
+        raise InputError(
+            f"--strategy {chosen.name}: {logits['path']} and {embeddings['path']} are of different checkpoints; make both "
+            "in one run of get_embeddings.py --pooling pooler --logits"
+        )
+    reads_both = {"embeddings", "clusters"} <= set(chosen.needs) and "digest" in embeddings
+    if reads_both and inputs.clusters.about.get("embeddings", {}).get("digest") != embeddings["digest"]:
+        raise InputError(
+            f"--strategy {chosen.name}: the clusters are of other embeddings than {embeddings['path']}; run "
+            "cluster_embeddings.py on this file"
+        )
 
 
 def _start_rows(chosen: Strategy, inputs: Inputs, start_from: Selection | None) -> np.ndarray:
