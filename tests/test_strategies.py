@@ -254,6 +254,12 @@ def test_one_snapshot_is_not_enough_where_two_are_needed():
         with pytest.raises(InputError, match="two snapshots"):
             select(name, inputs, 30, 0)
     select("easy", inputs, 30, 0)
+    for score in ("variability", "forgetting"):
+        for name in ("importance", "poisson", "ccs", "cluster_ccs", "d2"):
+            with pytest.raises(InputError, match="at least two snapshots"):
+                select(name, inputs, 30, 0, score=score)
+        with pytest.raises(InputError, match="at least two snapshots"):
+            select("ccs", INPUTS, 30, 0, score=score, score_epoch=2.0)
 
 
 def test_bad_parameters_are_refused():

@@ -27,6 +27,7 @@ DIFFICULTY = {
     "variability": lambda d: d.variability(),
     "forgetting": lambda d: d.forgetting_counts(),
 }
+OVER_SNAPSHOTS = ("variability", "forgetting")  # these compare snapshots
 DIFFICULTY_OF_LOGITS = {"el2n": error_norm, "loss": cross_entropy}
 
 
@@ -35,8 +36,12 @@ def measure(inputs: Inputs, take: Callable[[Dynamics], np.ndarray], score_epoch:
 
     score_epoch: look at the snapshots of this epoch alone. Raises InputError where a run has none.
     """
-    runs = inputs.runs if score_epoch is None else [run.at_epoch(score_epoch) for run in inputs.runs]
+    runs = _runs(inputs, score_epoch)
     return take(runs[0]) if len(runs) == 1 else mean_where_seen(np.stack([take(run) for run in runs]))
+
+
+def _runs(inputs: Inputs, score_epoch: float | None):
+    return inputs.runs if score_epoch is None else [run.at_epoch(score_epoch) for run in inputs.runs]
 
 
 def scores_of(inputs: Inputs, score: str = "el2n", score_epoch: float | None = None) -> np.ndarray:
@@ -51,6 +56,12 @@ def scores_of(inputs: Inputs, score: str = "el2n", score_epoch: float | None = N
     if score not in DIFFICULTY:
         raise InputError(f"--score {score} is unknown; there are {', '.join(DIFFICULTY)}")
     if inputs.dynamics is not None:
+        fewest = min(run.num_snapshots for run in _runs(inputs, score_epoch))
+        if score in OVER_SNAPSHOTS and fewest < 2:
+            raise InputError(
+                f"--score {score} compares snapshots, but there is one only; give --dynamics_path with at least two "
+                "snapshots, and no --score_epoch"
+            )
         return measure(inputs, DIFFICULTY[score], score_epoch)
     if score not in DIFFICULTY_OF_LOGITS:
         known = " and ".join(DIFFICULTY_OF_LOGITS)
