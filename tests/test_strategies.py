@@ -212,10 +212,23 @@ def test_drop_hardest_puts_the_top_last():
     assert dropped.tolist() == [*plain[30:], *plain[:30][::-1]]
 
 
-def test_examples_without_dynamics_come_last():
+def partly_seen() -> Inputs:
+    """INPUTS, but the first 50 examples were not trained on."""
     logits = INPUTS.dynamics.logits.copy()
     logits[:, :50] = np.nan
-    inputs = dataclasses.replace(INPUTS, dynamics=dataclasses.replace(INPUTS.dynamics, logits=logits))
+    return dataclasses.replace(INPUTS, dynamics=dataclasses.replace(INPUTS.dynamics, logits=logits))
+
+
+@pytest.mark.parametrize("name", ["hard", "loss", "el2n", "aum"])
+def test_drop_hardest_is_a_share_of_what_has_a_score(name):
+    plain = select(name, partly_seen(), 250, 0).indices
+    dropped = select(name, partly_seen(), 300, 0, drop_hardest=0.1).indices
+    assert dropped[:250].tolist() == [*plain[25:], *plain[:25][::-1]]
+    assert set(dropped[250:]) == set(range(50))
+
+
+def test_examples_without_dynamics_come_last():
+    inputs = partly_seen()
     names = "ambiguous easy hard forgetting aum forgettable el2n loss correctness jtt ssft"
     for name in names.split():
         assert set(select(name, inputs_for(name, inputs), 300, 0).indices[250:]) == set(range(50))

@@ -78,12 +78,14 @@ def difficulty(inputs: Inputs, score: str = "el2n", score_epoch: float | None = 
 
 
 def _ranked(pool: Pool, scores, *, drop_hardest: float = 0.0, **facts) -> Picks:
-    """Highest score first; the `drop_hardest` share at the very top goes last."""
+    """Highest score first; the `drop_hardest` share of what has a score goes last, and what has none behind it."""
     if not 0 <= drop_hardest < 1:
         raise InputError(f"--drop_hardest {drop_hardest:g} is outside [0, 1); it is a fraction: 0.05 means 5 %")
     rows = pool.by_score(scores)
-    dropped = round(drop_hardest * len(rows))
-    return Picks(np.concatenate([rows[dropped:], rows[:dropped][::-1]]), scores=scores, **facts)
+    known = int((~np.isnan(scores[rows])).sum())
+    dropped = round(drop_hardest * known)
+    order = np.concatenate([rows[dropped:known], rows[:dropped][::-1], rows[known:]])
+    return Picks(order, scores=scores, **facts)
 
 
 @strategy(
@@ -136,6 +138,7 @@ def easy(inputs: Inputs, pool: Pool, *, score_epoch: float | None = None) -> Pic
     "hard",
     needs=("dynamics",),
     source=f"{SWAYAMDIPTA}: holds most of the label noise",
+    version=2,
     fidelity="equal to the published confidence, lowest first; --drop_hardest is ours",
 )
 def hard(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
@@ -161,6 +164,7 @@ def correctness(inputs: Inputs, pool: Pool) -> Picks:
     "loss",
     needs=("difficulty",),
     source="ranking by mean loss, a common baseline",
+    version=2,
     fidelity="equal to the mean cross-entropy of a naive loop",
 )
 def loss(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
@@ -203,6 +207,7 @@ def forgettable(inputs: Inputs, pool: Pool) -> Picks:
     "el2n",
     needs=("difficulty",),
     source=f"{PAUL}; Fayyaz et al. 2022, arXiv 2211.05610",
+    version=2,
     fidelity=(
         "equal to the published norm; the mean over ten seeds of the paper is --dynamics_path with "
         "several files and --score_epoch"
@@ -228,6 +233,7 @@ def grand(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
     "aum",
     needs=("dynamics",),
     source="Pleiss et al. 2020, arXiv 2001.10528",
+    version=2,
     fidelity="equal to the published margin of logits",
 )
 def aum(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
