@@ -392,6 +392,11 @@ def test_d2_dampens_the_neighbours_of_a_pick():
     assert message_passing(neighbours, apart, np.array([1.0, 0.9, 0.5, 0.4]), 2, gamma=1.0).tolist() == [0, 2]
 
 
+def test_d2_takes_the_one_candidate_that_is_left():
+    start = Selection(np.arange(299), np.ones(299), 300, "f")
+    assert select("d2", INPUTS, 300, 0, start_from=start).indices[-1] == 299
+
+
 def test_herding_goes_on_from_a_start():
     centred = np.array([[1.0, 0], [-1, 0], [0, 0.1]], dtype=np.float32)
     assert herd([centred], 1, np.array([2.0, 0])) == [(0, 1)]
