@@ -17,7 +17,7 @@ from utils.selection.dynamics import Dynamics
 from utils.selection.features import Features
 from utils.selection.selection import Selection, budget, random_ranking, weights_without_replacement
 from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, select
-from utils.selection.strategies.coverage import herd, lazy_greedy, similarity
+from utils.selection.strategies.coverage import EXACT_ROWS, herd, lazy_greedy, similarity
 from utils.selection.strategies.graph import message_passing
 from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
 from utils.selection.strategies.ordering import interleave, ranks_within
@@ -242,6 +242,13 @@ def test_a_start_set_comes_first_and_counts(name):
     selection = select(name, inputs_for(name), 50, 0, start_from=start)
     assert len(selection) == 50 and len(np.unique(selection.indices)) == 50
     assert selection.indices[:20].tolist() == start.indices.tolist()
+
+
+def test_a_start_set_that_fills_the_budget_is_the_choice():
+    n = EXACT_ROWS + 1
+    inputs = Inputs(n, "f", embeddings=np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32))
+    start = Selection(np.arange(3), np.ones(3), n, "f")
+    assert select("facility_location", inputs, 3, 0, start_from=start).indices.tolist() == [0, 1, 2]
 
 
 def test_start_sets_that_cannot_be_used():

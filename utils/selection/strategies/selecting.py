@@ -108,7 +108,7 @@ def _by_class(inputs: Inputs, rows) -> list[np.ndarray]:
 
 
 def _announce(chosen: Strategy, inputs: Inputs, m: int | None) -> None:
-    if chosen.cost is None:
+    if chosen.cost is None or m == 0:
         return
     k = 1 if inputs.clusters is None else inputs.clusters.k
     cost = chosen.cost(inputs.n, inputs.embeddings.shape[1], k, inputs.n if m is None else m)
