@@ -284,7 +284,8 @@ def test_one_snapshot_is_not_enough_where_two_are_needed():
 
 def test_bad_parameters_are_refused():
     for name, params in (
-        ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}), ("semdedup", {"eps": 2}), ("semdedup", {"eps": 0.0}),
+        ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}),
+        ("semdedup", {"eps": 2}), ("semdedup", {"eps": 0.0}),
         ("el2n", {"drop_hardest": 5}), ("d2", {"score": "nonsense"}), ("nonsense", {}), ("d2", {"neighbors": 0}),
         ("ambiguous", {"mix_easy": 10}), ("jtt", {"jtt_lambda": 0.0}), ("el2n", {"score_epoch": 7.0}),
         ("aflite", {"aflite_models": 0}), ("aflite", {"aflite_train_share": 1.0}), ("aflite", {"aflite_tau": 75}),
