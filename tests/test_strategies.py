@@ -309,6 +309,15 @@ def test_sizes_of_their_own():
         select("random", INPUTS, None, 0)
 
 
+@pytest.mark.parametrize("m", [60, 150, 300])
+def test_jtt_weighs_by_lambda_across_labels(m):
+    for class_balanced in (False, True):
+        chosen = select("jtt", INPUTS, m, 0, class_balanced=class_balanced)
+        wrong = chosen.scores[chosen.indices] == 1
+        assert chosen.weights.mean() == pytest.approx(1) and wrong.any()
+        np.testing.assert_allclose(chosen.weights, chosen.weights.max() / np.where(wrong, 1, 5), rtol=1e-6)
+
+
 def test_random_does_not_depend_on_what_else_is_known():
     bare = Inputs(INPUTS.n, "f")
     assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()

@@ -12,6 +12,7 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
     "jtt",
     needs=("dynamics",),
     weighted=True,
+    version=2,
     source="Liu et al. 2021, arXiv 2107.09044",
     fidelity=(
         "equal in expectation to the published copies of the wrong examples, because a weight of lambda stands for them (the "
@@ -32,7 +33,7 @@ def jtt(inputs: Inputs, pool: Pool, *, jtt_lambda: float = 5.0, score_epoch: flo
     rows = pool.by_score(wrong)
     weights = np.where(wrong[rows] == 1, jtt_lambda, 1.0)
     notes = {"wrong": int(np.nansum(wrong[pool.rows])), "target": "another distribution, on purpose"}
-    return Picks(rows, weights / weights[: pool.m].mean(), scores=wrong, natural=len(rows), notes=notes)
+    return Picks(rows, weights, relative=True, scores=wrong, natural=len(rows), notes=notes)
 
 
 @strategy(

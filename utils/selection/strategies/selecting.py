@@ -128,8 +128,11 @@ def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selec
     for found, size, count in picks:
         own = np.ones(size) if found.weights is None else np.asarray(found.weights[:size], dtype=np.float64)
         # Within a label the mean is over its own examples: give the label its true share in the whole.
-        correction = (count / population) / (size / total) if found.weights is not None else 1.0
-        weights.append(own * correction)
+        keeps_share = found.weights is not None and not found.relative
+        weights.append(own * ((count / population) / (size / total) if keeps_share else 1.0))
+    weights = np.concatenate(weights)
+    if any(found.relative for found, _, _ in picks):
+        weights = weights / weights.mean()
     notes, scores = {}, None
     for found, _, _ in picks:
         for key, value in found.notes.items():
@@ -152,7 +155,7 @@ def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selec
     }
     return Selection(
         np.concatenate(rows),
-        np.concatenate(weights),
+        weights,
         inputs.n,
         inputs.fingerprint,
         ordered=len(picks) == 1 and not len(start) and picks[0][0].ordered,
