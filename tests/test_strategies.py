@@ -257,6 +257,9 @@ def test_start_sets_that_cannot_be_used():
         select("random", INPUTS, 10, 0, start_from=start)
     with pytest.raises(InputError, match="weights"):
         select("importance", INPUTS, 40, 0, start_from=start)
+    for rows, weights in (([1, 2], [0.5, 1.5]), ([1, 1], [1, 1])):
+        with pytest.raises(InputError, match="weights or repeats"):
+            select("random", INPUTS, 40, 0, start_from=Selection(rows, weights, INPUTS.n, "f"))
     with pytest.raises(InputError, match="other data"):
         select("random", INPUTS, 40, 0, start_from=dataclasses.replace(start, fingerprint="g"))
 

@@ -98,7 +98,11 @@ def _start_rows(chosen: Strategy, inputs: Inputs, start_from: Selection | None) 
         raise InputError(f"--strategy {chosen.name} weights what it draws; it cannot be combined with --start_from")
     if start_from.n_total != inputs.n or start_from.fingerprint != inputs.fingerprint:
         raise InputError("--start_from was made for other data; select again from this --data_dir")
-    return start_from.indices[np.sort(np.unique(start_from.indices, return_index=True)[1])]
+    if (start_from.weights != 1).any() or len(np.unique(start_from.indices)) < len(start_from):
+        raise InputError(
+            "--start_from: its examples have weights or repeats, which would be lost; give a selection that has none"
+        )
+    return start_from.indices
 
 
 def _by_class(inputs: Inputs, rows) -> list[np.ndarray]:
