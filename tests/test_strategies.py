@@ -251,6 +251,18 @@ def test_a_start_set_that_fills_the_budget_is_the_choice():
     assert select("facility_location", inputs, 3, 0, start_from=start).indices.tolist() == [0, 1, 2]
 
 
+def test_balanced_classes_count_the_start_set():
+    labels = np.repeat([0, 1, 2], [100, 60, 40])
+    inputs = Inputs(200, "f", labels, class_names=NAMES)
+    for start, m, expected in (
+        (range(30), 100, [50, 30, 20]), (range(160, 200), 100, [38, 22, 40]), (range(100, 200), 100, [0, 60, 40]),
+        (range(160, 200), 200, [100, 60, 40]),
+    ):  # fmt: skip
+        given = Selection(np.array(start), np.ones(len(start)), 200, "f")
+        chosen = select("random", inputs, m, 0, class_balanced=True, start_from=given)
+        assert np.bincount(labels[chosen.indices]).tolist() == expected
+
+
 def test_start_sets_that_cannot_be_used():
     start = select("random", INPUTS, 20, 5)
     with pytest.raises(InputError, match="start_from"):

@@ -32,8 +32,8 @@ def select(
 
     m: exact size, or None where the method has a size of its own (forgettable, centroids, semdedup, bias_reweight);
     class_balanced: the budget is split over gold labels in proportion (largest remainder) and each label chosen from
-    alone; start_from: these rows come first and count towards m, and k-center, facility location and herding choose
-    around them; params: the strategy's own, None for its default. Deterministic in (inputs, seed). Raises InputError
+    alone; start_from: these rows, without weights or repeats, come first and count towards m and towards their label's
+    part of it, and k-center, facility location and herding choose around them; params: the strategy's own, None for its default. Deterministic in (inputs, seed). Raises InputError
     for a missing input, an unknown parameter, an impossible budget.
     """
     chosen = get_strategy(name)
@@ -50,12 +50,12 @@ def select(
         raise InputError(f"a budget of {m} of {inputs.n} examples, {len(start)} of them given by --start_from")
     left = None if m is None else m - len(start)
 
-    pools = [free]
-    if class_balanced:
-        pools = _by_class(inputs, free)
-    sizes = [None] if left is None else quotas([len(rows) for rows in pools], left)
     if left is None and class_balanced:
         raise InputError("--class_balanced needs a budget: give --data_pct or --num_examples")
+    pools, sizes = [free], [left]
+    if class_balanced:
+        pools, given = _by_class(inputs, free), [len(rows) for rows in _by_class(inputs, start)]
+        sizes = _sizes_around(np.array([len(rows) for rows in pools]), np.array(given), m)
     if class_balanced and chosen.weighted and min(sizes) == 0:
         raise InputError(
             f"a budget of {m} leaves a label without examples: its weights cannot be right with --class_balanced"
@@ -106,9 +106,23 @@ def _start_rows(chosen: Strategy, inputs: Inputs, start_from: Selection | None) 
 
 
 def _by_class(inputs: Inputs, rows) -> list[np.ndarray]:
+    """The rows of each gold label that the data has."""
     if inputs.classes is None:
         raise InputError("--class_balanced needs gold labels of classes")
-    return [rows[inputs.classes[rows] == label] for label in np.unique(inputs.classes[rows])]
+    return [rows[inputs.classes[rows] == label] for label in np.unique(inputs.classes)]
+
+
+def _sizes_around(free, given, m: int) -> np.ndarray:
+    """int64 (g,): how many of the `free` (g,) rows of each label to take beside the `given` (g,), so that m in all are split in
+    proportion. A label of which more is given than its share gets none; the others split what is left."""
+    full = np.zeros(len(free), dtype=bool)
+    while True:
+        sizes = given.copy()
+        sizes[~full] = quotas((free + given)[~full], m - given[full].sum())
+        over = sizes < given
+        if not over.any():
+            return sizes - given
+        full |= over
 
 
 def _announce(chosen: Strategy, inputs: Inputs, m: int | None) -> None:
