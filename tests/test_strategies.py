@@ -333,6 +333,14 @@ def test_jtt_weighs_by_lambda_across_labels(m):
         np.testing.assert_allclose(chosen.weights, chosen.weights.max() / np.where(wrong, 1, 5), rtol=1e-6)
 
 
+def test_counts_of_labels_are_added_up_and_other_notes_are_not():
+    alone, balanced = (select("d2", INPUTS, 60, 0, class_balanced=way).provenance for way in (False, True))
+    assert balanced["searched_dimensions"] == alone["searched_dimensions"] == 6
+    assert abs(balanced["left_out"] - alone["left_out"]) <= 2
+    target = dataclasses.replace(INPUTS, target=(Features(INPUTS.embeddings[:7], {"pooling": "pooler"}),))
+    assert select("rds", target, 60, 0, class_balanced=True).provenance["target"] == 7
+
+
 def test_random_does_not_depend_on_what_else_is_known():
     bare = Inputs(INPUTS.n, "f")
     assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()

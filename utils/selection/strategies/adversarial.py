@@ -60,7 +60,7 @@ def aflite(
     left = kept[is_free[kept]]
     left = left[np.argsort(tie_break[left])]
     order = np.concatenate([left, *(part[::-1] for part in dropped[::-1])])
-    return Picks(order, scores=scores, notes={"aflite_rounds": len(dropped), "aflite_left": len(left)})
+    return Picks(order, scores=scores, counts={"aflite_rounds": len(dropped), "aflite_left": len(left)})
 
 
 def _check(models: int, train_share: float, tau: float) -> None:

@@ -200,7 +200,7 @@ def forgettable(inputs: Inputs, pool: Pool) -> Picks:
     count = int(np.nansum(scores[pool.rows]))
     if count == 0:
         logger.warning("forgettable: no example was ever forgotten; take more snapshots with --dynamics_per_epoch")
-    return _ranked(pool, scores, natural=count, notes={"forgettable": count})
+    return _ranked(pool, scores, natural=count, counts={"forgettable": count})
 
 
 @strategy(

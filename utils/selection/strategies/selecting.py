@@ -151,10 +151,12 @@ def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selec
     weights = np.concatenate(weights)
     if any(found.relative for found, _, _ in picks):
         weights = weights / weights.mean()
-    notes, scores = {}, None
+    notes, counts, scores = {}, {}, None
     for found, _, _ in picks:
         for key, value in found.notes.items():
-            notes[key] = notes.get(key, 0) + value if isinstance(value, int) else value
+            notes.setdefault(key, []).append(value)
+        for key, count in found.counts.items():
+            counts[key] = counts.get(key, 0) + count
         if found.scores is not None:
             # Each call fills in its own rows at least; scores of the full split are equal in all calls.
             scores = found.scores if scores is None else np.where(np.isnan(scores), found.scores, scores)
@@ -168,7 +170,8 @@ def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selec
         "class_balanced": class_balanced,
         "parameters": {**defaults, **params},
         "started_from": len(start),
-        **notes,
+        **{key: values if any(value != values[0] for value in values) else values[0] for key, values in notes.items()},
+        **counts,
         **inputs.facts,
     }
     return Selection(

@@ -47,7 +47,7 @@ def semdedup(inputs: Inputs, pool: Pool, *, eps: float = 0.05, across_labels: bo
     rows = pool.shuffled()
     dropped = duplicate[rows]
     kept = int((~dropped).sum())
-    return Picks(np.concatenate([rows[~dropped], rows[dropped]]), natural=kept, notes={"kept": kept})
+    return Picks(np.concatenate([rows[~dropped], rows[dropped]]), natural=kept, counts={"kept": kept})
 
 
 def near_duplicates(embeddings, rows, threshold: float) -> np.ndarray:
