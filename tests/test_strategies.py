@@ -341,6 +341,12 @@ def test_counts_of_labels_are_added_up_and_other_notes_are_not():
     assert select("rds", target, 60, 0, class_balanced=True).provenance["target"] == 7
 
 
+@pytest.mark.parametrize("name", ["rare", "bias_reweight", "bias_reweight_rich"])
+def test_shallow_models_need_two_examples(name):
+    with pytest.raises(InputError, match="needs two examples"):
+        select(name, make_inputs(n=1, k=1), 1, 0)
+
+
 def test_random_does_not_depend_on_what_else_is_known():
     bare = Inputs(INPUTS.n, "f")
     assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()
