@@ -60,7 +60,8 @@ def linear_datamodeling_scores(scores: dict, members, margins, *, resamples: int
     predicted = {}
     for name, own in scores.items():
         own = np.asarray(own, dtype=np.float64).reshape(len(members[0]), -1)
-        predicted[name] = np.round(members @ (own - own.mean(0)), 9)  # equal scores give equal sums
+        unit = np.maximum(np.abs(own).max(0), np.finfo(np.float64).tiny)
+        predicted[name] = unit * np.round(members @ ((own - own.mean(0)) / unit), 9)  # equal scores give equal sums
     rng, rows = np.random.default_rng(SEED), np.arange(len(members))
     found = {name: [] for name in scores}  # the first draw is the sample itself
     for draw in (rows, *(rng.choice(rows, len(rows)) for _ in range(resamples))):

@@ -52,6 +52,15 @@ def test_written_then_read_is_the_same(examples, tmp_path):
     assert len(chosen[0].provenance["dynamics"]["sha256"]) == 3
 
 
+def test_what_the_format_cannot_hold_is_said(examples, tmp_path, caplog):
+    cartography.write(dynamics_of(examples), tmp_path)
+    assert not caplog.records
+    for change in ({"mode": "eval"}, {"epochs": [0.5, 1, 1.5]}):
+        caplog.clear()
+        cartography.write(dataclasses.replace(dynamics_of(examples), **change), tmp_path)
+        assert "neither epochs nor mode" in caplog.text
+
+
 def test_an_example_that_a_snapshot_lacks_is_left_out(examples, tmp_path):
     dynamics = dynamics_of(examples)
     dynamics.logits[1, 7] = np.nan

@@ -41,9 +41,16 @@ def test_one_score_for_all_dev_examples_is_scipys_spearman_of_each(halves):
     assert linear_datamodeling_score(score, members, outputs, resamples=20)["whole set"][0] == 1
 
 
+def test_the_size_of_scores_does_not_matter(halves):
+    members, gives, outputs = halves
+    expected = linear_datamodeling_score(gives, members, outputs, resamples=20)
+    for scale in (1e-12, 1e12):
+        assert linear_datamodeling_score(scale * gives, members, outputs, resamples=20) == expected
+
+
 def test_scores_that_are_all_alike_say_nothing(halves):
     members, _, outputs = halves
-    for score in (np.zeros(40), np.full(40, 0.1)):
+    for score in (np.zeros(40), np.full(40, 0.1), np.full(40, 1e9 / 3)):
         found = linear_datamodeling_score(score, members, outputs, resamples=20)
         assert found == {"each example": [None] * 3, "whole set": [None] * 3}
 

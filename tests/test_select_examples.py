@@ -32,8 +32,9 @@ def write_corpus(folder, n=N, shift=0):
     (folder / "train.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def write_embeddings(path, examples, *, pooling="cls", kind="cls_embeddings", d=5, seed=0, fingerprint=None):
+def write_embeddings(path, examples, *, pooling="cls", kind="cls_embeddings", d=5, seed=0, fingerprint=None, **more):
     about = {
+        **more,
         "model": "m", "task": "mnli", "split": "train", "pooling": pooling, "layer": -1,
         "fingerprint": fingerprint or examples.fingerprint,
     }  # fmt: skip
@@ -223,6 +224,26 @@ def test_logits_without_their_json_are_checked_by_shape(world, tmp_path):
             "--strategy", "entropy", "--data_pct", 0.1, "--data_dir", world / "data",
             "--output_dir", tmp_path / "out", "--logits_path", tmp_path / "logits.npy",
         )  # fmt: skip
+
+
+def test_inputs_of_different_checkpoints_are_not_read_together(world, tmp_path):
+    examples = load_split(get_task("mnli"), "train", data_dir=world / "data")
+    write_embeddings(tmp_path / "pooler", examples, pooling="pooler", weights="a")
+    paths = ["--embedding_path", tmp_path / "pooler"]
+    for strategy in ("grand", "craig"):
+        for weights in "ab":
+            folder = tmp_path / strategy / weights
+            logits = write_embeddings(folder, examples, kind="logits", d=3, pooling="logits", weights=weights)
+            flags = ["--strategy", strategy, "--data_pct", 0.1, *paths, "--logits_path", logits]
+            if weights == "a":
+                choose(world, folder / "out", *flags)
+            else:
+                with pytest.raises(InputError, match="different checkpoints"):
+                    choose(world, folder / "out", *flags)
+    paths += ["--cluster_path", world / "clusters.npz", "--data_pct", 0.1]
+    choose(world, tmp_path / "diverse", "--strategy", "diverse", *paths)  # it reads the clusters alone
+    with pytest.raises(InputError, match="clusters are of other embeddings"):
+        choose(world, tmp_path / "semdedup", "--strategy", "semdedup", *paths)
 
 
 def test_subsets_of_different_strategies_differ(world, tmp_path):

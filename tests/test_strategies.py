@@ -17,7 +17,7 @@ from utils.selection.dynamics import Dynamics
 from utils.selection.features import Features
 from utils.selection.selection import Selection, budget, random_ranking, weights_without_replacement
 from utils.selection.strategies import STRATEGIES, Inputs, Pool, get_strategy, quotas, select
-from utils.selection.strategies.coverage import herd, lazy_greedy, similarity
+from utils.selection.strategies.coverage import EXACT_ROWS, herd, lazy_greedy, similarity
 from utils.selection.strategies.graph import message_passing
 from utils.selection.strategies.importance_sampling import inclusion_probabilities, mixture, systematic
 from utils.selection.strategies.ordering import interleave, ranks_within
@@ -212,10 +212,23 @@ def test_drop_hardest_puts_the_top_last():
     assert dropped.tolist() == [*plain[30:], *plain[:30][::-1]]
 
 
-def test_examples_without_dynamics_come_last():
+def partly_seen() -> Inputs:
+    """INPUTS, but the first 50 examples were not trained on."""
     logits = INPUTS.dynamics.logits.copy()
     logits[:, :50] = np.nan
-    inputs = dataclasses.replace(INPUTS, dynamics=dataclasses.replace(INPUTS.dynamics, logits=logits))
+    return dataclasses.replace(INPUTS, dynamics=dataclasses.replace(INPUTS.dynamics, logits=logits))
+
+
+@pytest.mark.parametrize("name", ["hard", "loss", "el2n", "aum"])
+def test_drop_hardest_is_a_share_of_what_has_a_score(name):
+    plain = select(name, partly_seen(), 250, 0).indices
+    dropped = select(name, partly_seen(), 300, 0, drop_hardest=0.1).indices
+    assert dropped[:250].tolist() == [*plain[25:], *plain[:25][::-1]]
+    assert set(dropped[250:]) == set(range(50))
+
+
+def test_examples_without_dynamics_come_last():
+    inputs = partly_seen()
     names = "ambiguous easy hard forgetting aum forgettable el2n loss correctness jtt ssft"
     for name in names.split():
         assert set(select(name, inputs_for(name, inputs), 300, 0).indices[250:]) == set(range(50))
@@ -231,12 +244,34 @@ def test_a_start_set_comes_first_and_counts(name):
     assert selection.indices[:20].tolist() == start.indices.tolist()
 
 
+def test_a_start_set_that_fills_the_budget_is_the_choice():
+    n = EXACT_ROWS + 1
+    inputs = Inputs(n, "f", embeddings=np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32))
+    start = Selection(np.arange(3), np.ones(3), n, "f")
+    assert select("facility_location", inputs, 3, 0, start_from=start).indices.tolist() == [0, 1, 2]
+
+
+def test_balanced_classes_count_the_start_set():
+    labels = np.repeat([0, 1, 2], [100, 60, 40])
+    inputs = Inputs(200, "f", labels, class_names=NAMES)
+    for start, m, expected in (
+        (range(30), 100, [50, 30, 20]), (range(160, 200), 100, [38, 22, 40]), (range(100, 200), 100, [0, 60, 40]),
+        (range(160, 200), 200, [100, 60, 40]),
+    ):  # fmt: skip
+        given = Selection(np.array(start), np.ones(len(start)), 200, "f")
+        chosen = select("random", inputs, m, 0, class_balanced=True, start_from=given)
+        assert np.bincount(labels[chosen.indices]).tolist() == expected
+
+
 def test_start_sets_that_cannot_be_used():
     start = select("random", INPUTS, 20, 5)
     with pytest.raises(InputError, match="start_from"):
         select("random", INPUTS, 10, 0, start_from=start)
     with pytest.raises(InputError, match="weights"):
         select("importance", INPUTS, 40, 0, start_from=start)
+    for rows, weights in (([1, 2], [0.5, 1.5]), ([1, 1], [1, 1])):
+        with pytest.raises(InputError, match="weights or repeats"):
+            select("random", INPUTS, 40, 0, start_from=Selection(rows, weights, INPUTS.n, "f"))
     with pytest.raises(InputError, match="other data"):
         select("random", INPUTS, 40, 0, start_from=dataclasses.replace(start, fingerprint="g"))
 
@@ -254,11 +289,18 @@ def test_one_snapshot_is_not_enough_where_two_are_needed():
         with pytest.raises(InputError, match="two snapshots"):
             select(name, inputs, 30, 0)
     select("easy", inputs, 30, 0)
+    for score in ("variability", "forgetting"):
+        for name in ("importance", "poisson", "ccs", "cluster_ccs", "d2"):
+            with pytest.raises(InputError, match="at least two snapshots"):
+                select(name, inputs, 30, 0, score=score)
+        with pytest.raises(InputError, match="at least two snapshots"):
+            select("ccs", INPUTS, 30, 0, score=score, score_epoch=2.0)
 
 
 def test_bad_parameters_are_refused():
     for name, params in (
-        ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}), ("semdedup", {"eps": 2}),
+        ("random", {"mix": 0.5}), ("importance", {"mix": 0.0}), ("ccs", {"ccs_beta": 10}),
+        ("semdedup", {"eps": 2}), ("semdedup", {"eps": 0.0}),
         ("el2n", {"drop_hardest": 5}), ("d2", {"score": "nonsense"}), ("nonsense", {}), ("d2", {"neighbors": 0}),
         ("ambiguous", {"mix_easy": 10}), ("jtt", {"jtt_lambda": 0.0}), ("el2n", {"score_epoch": 7.0}),
         ("aflite", {"aflite_models": 0}), ("aflite", {"aflite_train_share": 1.0}), ("aflite", {"aflite_tau": 75}),
@@ -280,6 +322,29 @@ def test_sizes_of_their_own():
     assert select("ranking", INPUTS, None, 0).indices.tolist() == INPUTS.ranking.tolist()
     with pytest.raises(InputError, match="no size of its own"):
         select("random", INPUTS, None, 0)
+
+
+@pytest.mark.parametrize("m", [60, 150, 300])
+def test_jtt_weighs_by_lambda_across_labels(m):
+    for class_balanced in (False, True):
+        chosen = select("jtt", INPUTS, m, 0, class_balanced=class_balanced)
+        wrong = chosen.scores[chosen.indices] == 1
+        assert chosen.weights.mean() == pytest.approx(1) and wrong.any()
+        np.testing.assert_allclose(chosen.weights, chosen.weights.max() / np.where(wrong, 1, 5), rtol=1e-6)
+
+
+def test_counts_of_labels_are_added_up_and_other_notes_are_not():
+    alone, balanced = (select("d2", INPUTS, 60, 0, class_balanced=way).provenance for way in (False, True))
+    assert balanced["searched_dimensions"] == alone["searched_dimensions"] == 6
+    assert abs(balanced["left_out"] - alone["left_out"]) <= 2
+    target = dataclasses.replace(INPUTS, target=(Features(INPUTS.embeddings[:7], {"pooling": "pooler"}),))
+    assert select("rds", target, 60, 0, class_balanced=True).provenance["target"] == 7
+
+
+@pytest.mark.parametrize("name", ["rare", "bias_reweight", "bias_reweight_rich"])
+def test_shallow_models_need_two_examples(name):
+    with pytest.raises(InputError, match="needs two examples"):
+        select(name, make_inputs(n=1, k=1), 1, 0)
 
 
 def test_random_does_not_depend_on_what_else_is_known():
@@ -371,6 +436,11 @@ def test_lazy_greedy_equals_plain_greedy():
 def test_d2_dampens_the_neighbours_of_a_pick():
     neighbours, apart = np.array([[1], [0], [3], [2]]), np.full((4, 1), 0.01)
     assert message_passing(neighbours, apart, np.array([1.0, 0.9, 0.5, 0.4]), 2, gamma=1.0).tolist() == [0, 2]
+
+
+def test_d2_takes_the_one_candidate_that_is_left():
+    start = Selection(np.arange(299), np.ones(299), 300, "f")
+    assert select("d2", INPUTS, 300, 0, start_from=start).indices[-1] == 299
 
 
 def test_herding_goes_on_from_a_start():

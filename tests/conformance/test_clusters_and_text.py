@@ -316,6 +316,16 @@ def test_aflite_keeps_what_a_linear_model_cannot_tell():
     assert set(start.indices) <= set(again) and len(set(again)) == 250
 
 
+def test_aflite_ends_on_classes_that_lie_far_apart():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 900)
+    corners = np.sign(rng.normal(size=(3, 128)))
+    for spread in (1e-3, 0.0):
+        e = (corners[labels] + spread * rng.normal(size=(900, 128))).astype(np.float32)
+        chosen = select("aflite", Inputs(900, "f", labels, class_names=NAMES, embeddings=e), 850, 0)
+        assert chosen.scores[chosen.indices].max() == -1  # every model predicts every example
+
+
 def test_aflite_of_one_class_is_random():
     inputs = Inputs(50, "f", np.zeros(50, dtype=np.int64), class_names=NAMES, embeddings=awkward(0, n=50).embeddings)
     chosen = {frozenset(select("aflite", inputs, 25, seed).indices) for seed in range(5)}

@@ -5,7 +5,8 @@
 writes OUT/training_dynamics/dynamics_epoch_E.jsonl, E from 0, one for each snapshot. A line is one example:
 {"guid": row number, "logits_epoch_E": [one for each class], "gold": class number}. An example that some snapshot has not
 seen is left out, because cartography takes every example to be in every file. Scripts of this project read such a folder
-by --dynamics_path OUT.
+by --dynamics_path OUT. It does not say when a snapshot was taken, nor in which mode: snapshots count as epochs 1, 2, ... in
+train mode.
 """
 
 import json
@@ -24,6 +25,7 @@ from utils.selection.own_files import rows_of
 logger = logging.getLogger(__name__)
 
 FOLDER = "training_dynamics"
+READ_MODE = "train"  # of the authors' code
 
 
 def write(dynamics: Dynamics, out) -> list[Path]:
@@ -32,6 +34,9 @@ def write(dynamics: Dynamics, out) -> list[Path]:
     if len(seen) < dynamics.n_total:
         logger.warning("%d of %d examples are not in every snapshot: they are left out",
                        dynamics.n_total - len(seen), dynamics.n_total)  # fmt: skip
+    if dynamics.mode != READ_MODE or not np.array_equal(dynamics.epochs, _epochs_as_read(dynamics.num_snapshots)):
+        logger.warning("the format holds neither epochs nor mode: read again, %d snapshots in %s mode are epochs 1, 2, ... in "
+                       "%s mode", dynamics.num_snapshots, dynamics.mode, READ_MODE)  # fmt: skip
     gold = dynamics.labels.tolist()
     paths = []
     for epoch, logits in enumerate(dynamics.logits):
@@ -58,8 +63,14 @@ def read(folder, examples) -> Dynamics:
         rows = rows_of(guids, examples, f"{path}: line ", first=1)
         own_class = _class_numbers(path, gold, examples.labels[rows], classes)
         logits[epoch, rows] = values[:, np.argsort(own_class)]
-    epochs = np.arange(1.0, len(paths) + 1)
-    return Dynamics(as_recorded(logits), examples.labels, examples.label_names, epochs, "train", examples.fingerprint)
+    return Dynamics(
+        as_recorded(logits), examples.labels, examples.label_names, _epochs_as_read(len(paths)), READ_MODE,
+        examples.fingerprint,
+    )  # fmt: skip
+
+
+def _epochs_as_read(snapshots: int) -> np.ndarray:
+    return np.arange(1.0, snapshots + 1)
 
 
 def epoch_files(folder) -> list[Path]:

@@ -57,6 +57,8 @@ def nearest(points: np.ndarray, k: int):
     n, d = points.shape
     everything = np.arange(n)
     k = min(k, n - 1)
+    if k < 1:  # one point has no other
+        return np.empty((n, 0), dtype=np.int32), np.empty((n, 0), dtype=np.float32), d
     for dims in (d,) if 2.0 * n * n * d <= EXACT_FLOPS else (128, 256, 512, d):
         if dims >= d:
             return (*_sorted(points, _search(points, everything, k)), d)

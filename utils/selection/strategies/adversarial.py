@@ -60,7 +60,7 @@ def aflite(
     left = kept[is_free[kept]]
     left = left[np.argsort(tie_break[left])]
     order = np.concatenate([left, *(part[::-1] for part in dropped[::-1])])
-    return Picks(order, scores=scores, notes={"aflite_rounds": len(dropped), "aflite_left": len(left)})
+    return Picks(order, scores=scores, counts={"aflite_rounds": len(dropped), "aflite_left": len(left)})
 
 
 def _check(models: int, train_share: float, tau: float) -> None:
@@ -83,7 +83,9 @@ def predictability(embeddings, labels, rows, center, rng, *, models: int, train_
     for own in uses:
         own[rng.choice(number, size, replace=False)] = True
     sums = _block_sums(embeddings, labels, [rows[block] for block in blocks], center)
-    slopes, offsets = (np.stack(part) for part in zip(*(discriminant(*_total(sums, own)) for own in uses), strict=True))
+    slopes, offsets = (
+        np.stack(part) for part in zip(*(discriminant(*(part[own] for part in sums)) for own in uses), strict=True)
+    )
     shares = np.zeros(len(rows), dtype=np.float32)
     for block, judges in zip(blocks, ~uses.T, strict=True):
         if judges.any():
@@ -92,34 +94,35 @@ def predictability(embeddings, labels, rows, center, rng, *, models: int, train_
 
 
 def _block_sums(embeddings, labels, blocks, center):
-    """Of each block: sum of outer products float32 (b, d, d), sums by class (b, C, d), counts by class (b, C)."""
+    """Of each block: means of its classes (b, C, d), counts (b, C), and before them the sum of outer products of what its
+    examples differ from the mean of their class, float32 (b, d, d)."""
     d, number = embeddings.shape[1], int(labels.max()) + 1
     products = np.empty((len(blocks), d, d), dtype=np.float32)
-    sums, counts = np.zeros((len(blocks), number, d)), np.zeros((len(blocks), number))
+    means, counts = np.zeros((len(blocks), number, d)), np.zeros((len(blocks), number))
     for b, block in enumerate(blocks):
         values = embeddings[block] - center
-        np.matmul(values.T, values, out=products[b])
         is_class = labels[block] == np.arange(number)[:, None]
-        sums[b], counts[b] = is_class.astype(np.float32) @ values, is_class.sum(1)
-    return products, sums, counts
+        counts[b] = is_class.sum(1)
+        means[b] = is_class.astype(np.float32) @ values / np.maximum(counts[b], 1)[:, None]
+        values -= means[b].astype(np.float32)[labels[block]]
+        np.matmul(values.T, values, out=products[b])
+    return products, means, counts
 
 
-def _total(sums, own):
-    """The sums over the blocks of one model."""
-    return tuple(part[own].sum(0) for part in sums)
+def discriminant(products, means, counts) -> tuple[np.ndarray, np.ndarray]:
+    """(slopes float32 (C, d), offsets float32 (C,)) of linear discriminant analysis from the sums over its blocks.
 
-
-def discriminant(products, sums, counts) -> tuple[np.ndarray, np.ndarray]:
-    """(slopes float32 (C, d), offsets float32 (C,)) of linear discriminant analysis from the sums over its examples.
-
-    products: (d, d) sum of outer products; sums: (C, d) and counts: (C,) by class. A class without examples has offset
-    -inf, so that it is never predicted.
+    products: (b, d, d), means: (b, C, d) and counts: (b, C) as of `_block_sums`. The scatter inside the classes is a sum of
+    two scatters, never a difference, so that it stays positive where the classes are tight. A class without examples has
+    offset -inf, so that it is never predicted.
     """
     from scipy.linalg import cho_factor, cho_solve
 
-    total = counts.sum()
-    means = sums / np.maximum(counts, 1)[:, None]
-    within = (products - (means * counts[:, None]).T @ means) / total
+    of_block, total = counts[..., None], counts.sum()
+    counts = counts.sum(0)
+    center = (of_block * means).sum(0) / np.maximum(counts, 1)[:, None]
+    between = (np.sqrt(of_block) * (means - center)).reshape(-1, means.shape[2])  # the blocks of one class
+    means, within = center, (products.sum(0) + between.T @ between) / total
     variance = max(np.trace(within) / len(within), 1e-12)
     within = (1 - SHRINKAGE) * within + SHRINKAGE * variance * np.eye(len(within))
     slopes = cho_solve(cho_factor(within, overwrite_a=True, check_finite=False), means.T, check_finite=False).T

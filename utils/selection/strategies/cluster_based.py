@@ -47,7 +47,7 @@ def centroids(inputs: Inputs, pool: Pool) -> Picks:
     nearest = np.flatnonzero(ranks_within(own) == 0)
     nearest = nearest[np.argsort(priority[own[nearest]])]
     order = np.concatenate([rows[nearest], np.delete(rows, nearest)])
-    return Picks(order, natural=len(nearest), notes={"beyond_centroids": max(0, pool.m - len(nearest))})
+    return Picks(order, natural=len(nearest), counts={"beyond_centroids": max(0, pool.m - len(nearest))})
 
 
 @strategy(

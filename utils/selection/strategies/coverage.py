@@ -137,7 +137,7 @@ def herding(inputs: Inputs, pool: Pool) -> Picks:
     blocks = np.array_split(pool.shuffled(), -(-len(pool.rows) // BLOCK_ROWS))
     vectors = [embeddings[rows] - mean for rows in blocks]
     picked = herd(vectors, pool.m, start_sum)
-    return Picks(np.array([blocks[block][i] for block, i in picked], dtype=np.int64), notes={"blocks": len(blocks)})
+    return Picks(np.array([blocks[block][i] for block, i in picked], dtype=np.int64), counts={"blocks": len(blocks)})
 
 
 def herd(blocks: list[np.ndarray], count: int, start_sum: np.ndarray) -> list[tuple[int, int]]:

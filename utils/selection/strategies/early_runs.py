@@ -12,6 +12,7 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
     "jtt",
     needs=("dynamics",),
     weighted=True,
+    version=2,
     source="Liu et al. 2021, arXiv 2107.09044",
     fidelity=(
         "equal in expectation to the published copies of the wrong examples, because a weight of lambda stands for them (the "
@@ -31,8 +32,8 @@ def jtt(inputs: Inputs, pool: Pool, *, jtt_lambda: float = 5.0, score_epoch: flo
     wrong = np.where(np.isnan(wrong), np.nan, np.float32(1) * (wrong >= 0.5))
     rows = pool.by_score(wrong)
     weights = np.where(wrong[rows] == 1, jtt_lambda, 1.0)
-    notes = {"wrong": int(np.nansum(wrong[pool.rows])), "target": "another distribution, on purpose"}
-    return Picks(rows, weights / weights[: pool.m].mean(), scores=wrong, natural=len(rows), notes=notes)
+    notes, counts = {"target": "another distribution, on purpose"}, {"wrong": int(np.nansum(wrong[pool.rows]))}
+    return Picks(rows, weights, relative=True, scores=wrong, natural=len(rows), notes=notes, counts=counts)
 
 
 @strategy(
@@ -66,7 +67,7 @@ def ssft(inputs: Inputs, pool: Pool, *, early_forgotten: float = 0.5) -> Picks:
     late_learnt = learnt + forgotten / end
     late_forgotten = forgotten - end + learnt / (first.num_snapshots + 2)
     scores = np.where(early, late_forgotten, late_learnt).astype(np.float32)
-    return Picks(pool.by_score(scores), scores=scores, notes={"early_forgotten": int(early[pool.rows].sum())})
+    return Picks(pool.by_score(scores), scores=scores, counts={"early_forgotten": int(early[pool.rows].sum())})
 
 
 @strategy("ranking", needs=("ranking",), source="a list of your own", fidelity="equal to the list")
@@ -77,4 +78,4 @@ def ranking(inputs: Inputs, pool: Pool) -> Picks:
     others = others[~np.isin(others, listed)]
     scores = np.full(inputs.n, np.nan, dtype=np.float32)
     scores[inputs.ranking] = np.arange(len(inputs.ranking), 0, -1)
-    return Picks(np.concatenate([listed, others]), scores=scores, natural=len(listed), notes={"listed": len(listed)})
+    return Picks(np.concatenate([listed, others]), scores=scores, natural=len(listed), counts={"listed": len(listed)})

@@ -48,7 +48,7 @@ def d2(
     indices, distances, dims = nearest(inputs.embeddings[rows] - mean_of(inputs.embeddings, rows), neighbors)
     own = scores[rows] - min(0.0, float(scores[rows].min()))
     order = message_passing(indices, distances, own, pool.m, gamma=gamma)
-    return Picks(rows[order], scores=scores, notes={"left_out": left_out, "searched_dimensions": dims})
+    return Picks(rows[order], scores=scores, notes={"searched_dimensions": dims}, counts={"left_out": left_out})
 
 
 def message_passing(neighbors, distances, scores, m: int, *, gamma: float) -> np.ndarray:

@@ -85,7 +85,7 @@ def _with_replacement(inputs: Inputs, pool: Pool, scores, *, mix: float) -> Pick
         pool.rows[positions],
         weights=weights[positions],
         scores=_spread(inputs.n, pool.rows, scores),
-        notes={"distinct": len(np.unique(positions))},
+        counts={"distinct": len(np.unique(positions))},
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.data.examples import Examples, check_same_data
 from utils.errors import InputError
-from utils.files import file_sha256, read_npy
+from utils.files import file_sha256, read_json, read_npy
 from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
@@ -92,7 +92,8 @@ def load_inputs(
     **facts,
 ) -> Inputs:
     """Read whichever files are given. Raises InputError unless each was made from exactly these examples (and the
-    clusters from exactly these embeddings). `facts` go into the provenance."""
+    clusters from exactly these embeddings; beside the classifier's input, `select` checks them where a strategy reads
+    both). `facts` go into the provenance."""
     known: dict = {}
     embeddings = None
     if embedding_path:
@@ -116,7 +117,7 @@ def load_inputs(
         facts["dynamics"] = about[0] if len(about) == 1 else about
     if logits_path:
         known["logits"] = _load_logits(examples, logits_path)
-        facts["logits"] = _about_file(logits_path)
+        facts["logits"] = {**_about_file(logits_path), **_weights_of(logits_path)}
     if held_out_path:
         known["held_out"] = _load_logits(examples, held_out_path)
         facts["held_out"] = _about_file(held_out_path)
@@ -142,6 +143,13 @@ def load_inputs(
 
 def _about_file(path) -> dict:
     return {"path": str(path), "sha256": file_sha256(path)}
+
+
+def _weights_of(path) -> dict:
+    """{"weights": those of the checkpoint}, where the json beside the file names them."""
+    beside = Path(path).with_suffix(".json")
+    about = read_json(beside) if beside.exists() else {}
+    return {"weights": about["weights"]} if "weights" in about else {}
 
 
 def _about_features(paths, features) -> list[dict]:

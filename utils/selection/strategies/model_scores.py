@@ -27,6 +27,7 @@ DIFFICULTY = {
     "variability": lambda d: d.variability(),
     "forgetting": lambda d: d.forgetting_counts(),
 }
+OVER_SNAPSHOTS = ("variability", "forgetting")  # these compare snapshots
 DIFFICULTY_OF_LOGITS = {"el2n": error_norm, "loss": cross_entropy}
 
 
@@ -35,8 +36,12 @@ def measure(inputs: Inputs, take: Callable[[Dynamics], np.ndarray], score_epoch:
 
     score_epoch: look at the snapshots of this epoch alone. Raises InputError where a run has none.
     """
-    runs = inputs.runs if score_epoch is None else [run.at_epoch(score_epoch) for run in inputs.runs]
+    runs = _runs(inputs, score_epoch)
     return take(runs[0]) if len(runs) == 1 else mean_where_seen(np.stack([take(run) for run in runs]))
+
+
+def _runs(inputs: Inputs, score_epoch: float | None):
+    return inputs.runs if score_epoch is None else [run.at_epoch(score_epoch) for run in inputs.runs]
 
 
 def scores_of(inputs: Inputs, score: str = "el2n", score_epoch: float | None = None) -> np.ndarray:
@@ -51,6 +56,12 @@ def scores_of(inputs: Inputs, score: str = "el2n", score_epoch: float | None = N
     if score not in DIFFICULTY:
         raise InputError(f"--score {score} is unknown; there are {', '.join(DIFFICULTY)}")
     if inputs.dynamics is not None:
+        fewest = min(run.num_snapshots for run in _runs(inputs, score_epoch))
+        if score in OVER_SNAPSHOTS and fewest < 2:
+            raise InputError(
+                f"--score {score} compares snapshots, but there is one only; give --dynamics_path with at least two "
+                "snapshots, and no --score_epoch"
+            )
         return measure(inputs, DIFFICULTY[score], score_epoch)
     if score not in DIFFICULTY_OF_LOGITS:
         known = " and ".join(DIFFICULTY_OF_LOGITS)
@@ -67,12 +78,14 @@ def difficulty(inputs: Inputs, score: str = "el2n", score_epoch: float | None = 
 
 
 def _ranked(pool: Pool, scores, *, drop_hardest: float = 0.0, **facts) -> Picks:
-    """Highest score first; the `drop_hardest` share at the very top goes last."""
+    """Highest score first; the `drop_hardest` share of what has a score goes last, and what has none behind it."""
     if not 0 <= drop_hardest < 1:
         raise InputError(f"--drop_hardest {drop_hardest:g} is outside [0, 1); it is a fraction: 0.05 means 5 %")
     rows = pool.by_score(scores)
-    dropped = round(drop_hardest * len(rows))
-    return Picks(np.concatenate([rows[dropped:], rows[:dropped][::-1]]), scores=scores, **facts)
+    known = int((~np.isnan(scores[rows])).sum())
+    dropped = round(drop_hardest * known)
+    order = np.concatenate([rows[dropped:known], rows[:dropped][::-1], rows[known:]])
+    return Picks(order, scores=scores, **facts)
 
 
 @strategy(
@@ -125,6 +138,7 @@ def easy(inputs: Inputs, pool: Pool, *, score_epoch: float | None = None) -> Pic
     "hard",
     needs=("dynamics",),
     source=f"{SWAYAMDIPTA}: holds most of the label noise",
+    version=2,
     fidelity="equal to the published confidence, lowest first; --drop_hardest is ours",
 )
 def hard(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
@@ -150,6 +164,7 @@ def correctness(inputs: Inputs, pool: Pool) -> Picks:
     "loss",
     needs=("difficulty",),
     source="ranking by mean loss, a common baseline",
+    version=2,
     fidelity="equal to the mean cross-entropy of a naive loop",
 )
 def loss(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
@@ -185,13 +200,14 @@ def forgettable(inputs: Inputs, pool: Pool) -> Picks:
     count = int(np.nansum(scores[pool.rows]))
     if count == 0:
         logger.warning("forgettable: no example was ever forgotten; take more snapshots with --dynamics_per_epoch")
-    return _ranked(pool, scores, natural=count, notes={"forgettable": count})
+    return _ranked(pool, scores, natural=count, counts={"forgettable": count})
 
 
 @strategy(
     "el2n",
     needs=("difficulty",),
     source=f"{PAUL}; Fayyaz et al. 2022, arXiv 2211.05610",
+    version=2,
     fidelity=(
         "equal to the published norm; the mean over ten seeds of the paper is --dynamics_path with "
         "several files and --score_epoch"
@@ -217,6 +233,7 @@ def grand(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0) -> Picks:
     "aum",
     needs=("dynamics",),
     source="Pleiss et al. 2020, arXiv 2001.10528",
+    version=2,
     fidelity="equal to the published margin of logits",
 )
 def aum(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:

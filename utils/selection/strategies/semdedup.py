@@ -31,8 +31,11 @@ def semdedup(inputs: Inputs, pool: Pool, *, eps: float = 0.05, across_labels: bo
     eps: examples of a cosine above 1 - eps are duplicates
     across_labels: examples of different gold labels can be duplicates too
     """
-    if not 0 <= eps < 1:
-        raise InputError(f"--eps {eps:g} is outside [0, 1): examples of cosine similarity above 1 - eps are duplicates")
+    if not 0 < eps < 1:
+        raise InputError(
+            f"--eps {eps:g} is outside (0, 1): examples of cosine similarity above 1 - eps are duplicates; 1e-5 is for equal "
+            "embeddings alone, because cosines are rounded"
+        )
     duplicate = np.zeros(inputs.n, dtype=bool)
     farthest = pool.by_score(inputs.clusters.distances)  # of two duplicates the one farther from its centroid stays
     group = inputs.clusters.labels[farthest].astype(np.int64)
@@ -44,7 +47,7 @@ def semdedup(inputs: Inputs, pool: Pool, *, eps: float = 0.05, across_labels: bo
     rows = pool.shuffled()
     dropped = duplicate[rows]
     kept = int((~dropped).sum())
-    return Picks(np.concatenate([rows[~dropped], rows[dropped]]), natural=kept, notes={"kept": kept})
+    return Picks(np.concatenate([rows[~dropped], rows[dropped]]), natural=kept, counts={"kept": kept})
 
 
 def near_duplicates(embeddings, rows, threshold: float) -> np.ndarray:

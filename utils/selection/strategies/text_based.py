@@ -22,7 +22,7 @@ def counter_heuristic(inputs: Inputs, pool: Pool) -> Picks:
     predicted = supported["lexical_overlap"] | supported["subsequence"]
     counter = predicted & (inputs.classes != inputs.class_names.index("entailment"))
     scores = counter.astype(np.float32)
-    return Picks(pool.by_score(scores), scores=scores, notes={"counter_examples": int(counter[pool.rows].sum())})
+    return Picks(pool.by_score(scores), scores=scores, counts={"counter_examples": int(counter[pool.rows].sum())})
 
 
 @strategy(
