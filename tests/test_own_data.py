@@ -280,6 +280,14 @@ def test_exported_examples_are_the_examples(tmp_path, suffix, regression):
     assert [float(value) for value in read_table(tmp_path / f"b.{suffix}").column("weight")] == [1, 2, 0.5]
 
 
+def test_a_label_column_called_score_keeps_its_labels(tmp_path):
+    train = opened(train_file=labelled(tmp_path / "a.csv", [1.5, 2.5], column="score"), label_column="score").load(
+        "train"
+    )
+    exported = columns_of_examples(train, [1, 0], weight=[1.0, 1.0], score=[0.1, 0.9])
+    assert exported["score"] == [2.5, 1.5] and exported["selection_score"] == [0.1, 0.9] and "weight" in exported
+
+
 def test_a_tab_cannot_be_exported_as_tsv(tmp_path):
     with pytest.raises(InputError, match=r"b.tsv: line 2: 'a\\tb' holds a tab"):
         write_table(tmp_path / "b.tsv", {"text": ["a\tb"]})
