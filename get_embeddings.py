@@ -104,6 +104,7 @@ def extract(args, examples, session, parts) -> list[tuple]:
     What `parts`, the folders of finished shards, hold is taken from there."""
     import numpy as np
 
+    from utils.data.tokenizer import tokenizer_hash
     from utils.models.class_names import unresolved_message
     from utils.models.inference import BLOCK_ROWS
     from utils.selection.embeddings import EmbeddingWriter, embedding_paths
@@ -119,6 +120,8 @@ def extract(args, examples, session, parts) -> list[tuple]:
     about = {
         "model": args.model_name_or_path or args.config_name,
         "weights": weights_hash(classifier.model),
+        "config": config_hash(classifier.model.config),
+        "tokenizer": tokenizer_hash(classifier.tokenizer),
         "task": examples.task.name,
         "split": examples.split,
         "fingerprint": examples.fingerprint,
@@ -134,7 +137,9 @@ def extract(args, examples, session, parts) -> list[tuple]:
         path, _ = embedding_paths(shard_folder(args.output_dir, args.shard), examples.task.name, examples.split, kind)
         chosen = {"pooling": args.pooling, "layer": args.layer, "dtype": args.dtype}
         if kind == "logits":
-            chosen = {"pooling": "logits", "layer": None, "dtype": "float32"}
+            named = classifier.model.config.id2label
+            outputs = [named[number] for number in range(len(named))]
+            chosen = {"pooling": "logits", "layer": None, "dtype": "float32", "outputs": outputs}
         own = {**about, **chosen, "shard": args.shard}
         shape = (span.stop - span.start, width)
         # Looked at before anyone writes, so that every process decides alike.
@@ -203,8 +208,9 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     described = path.with_suffix(".json")
     if overwrite or not (path.exists() and described.exists()):
         return False
-    found = {"dtype": "float32", "shard": None, **read_json(described)}  # earlier versions do not say
     expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))
+    unsaid = {key: expected[key] for key in ("config", "tokenizer", "outputs") if key in expected}
+    found = {"dtype": "float32", "shard": None, **unsaid, **read_json(described)}  # earlier versions do not say
     different = [
         f"{key}: {found.get(key)!r}, now {value!r}" for key, value in expected.items() if found.get(key) != value
     ]
@@ -242,6 +248,14 @@ def feature_width(classifier, pooling: str) -> int:
 
     model = classifier.model
     return final_linear(model).in_features if pooling == "pooler" else model.config.hidden_size
+
+
+def config_hash(config) -> str:
+    """Identity of what a config says of the computation: not of names, places and versions."""
+    said = config.to_diff_dict()
+    for name in ("id2label", "label2id", "_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        said.pop(name, None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def weights_hash(model) -> str:

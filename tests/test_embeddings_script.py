@@ -241,6 +241,26 @@ def test_retrained_weights_in_the_same_folder_are_noticed(checkpoints, data, tmp
     assert "holds other embeddings (weights: " in message
 
 
+def test_what_changes_the_numbers_is_noticed_in_the_same_folder(checkpoints, data, tmp_path):
+    checkpoint, out = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint"), tmp_path / "out"
+    extract(checkpoint, data, out, "--logits")
+    order = ("--logits", "--label_order", "entailment,neutral,contradiction")
+    with pytest.raises(InputError, match=r"logits_mnli_train.npy holds other embeddings \(outputs: "):
+        extract(checkpoint, data, out, *order)
+    for name, key, value in (("config", "hidden_act", "relu"), ("tokenizer", "normalizer", None)):
+        path = checkpoint / f"{name}.json"
+        before = path.read_text()
+        path.write_text(json.dumps(json.loads(before) | {key: value}))
+        with pytest.raises(InputError, match=rf"holds other embeddings \({name}: "):
+            extract(checkpoint, data, out)
+        path.write_text(before)
+    path = out / "cls_embeddings_mnli_train.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in about.items() if key not in ("config", "tokenizer")}))
+    extract(checkpoint, data, out)  # of an earlier version, which did not say
+    assert "config" not in json.loads(path.read_text())
+
+
 def refusal(monkeypatch, capsys, *argv) -> str:
     """The one line that a refused command prints."""
     capsys.readouterr()
