@@ -90,6 +90,12 @@ def test_splits_of_a_saved_data_set(tmp_path):
     assert data.task.name == "mnli-custom"  # GLUE's record is another
 
 
+def test_two_splits_of_one_name_are_refused(tmp_path):
+    part = datasets.Dataset.from_dict(COLUMNS)
+    datasets.DatasetDict({"train": part, "validation": part, "dev": part}).save_to_disk(tmp_path / "saved")
+    refused("its splits validation and dev would have one name", dataset_name=str(tmp_path / "saved"))
+
+
 def test_several_validation_files_have_names(tmp_path):
     for name in ("train", "a", "b"):
         write_table(tmp_path / f"{name}.csv", COLUMNS)
