@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
+from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int, setup_logging, shard
 from utils.data.pooling import POOLINGS, choose_pooling
@@ -108,6 +109,7 @@ def extract(args, examples, session, parts) -> list[tuple]:
     from utils.models.class_names import unresolved_message
     from utils.models.inference import BLOCK_ROWS
     from utils.selection.embeddings import EmbeddingWriter, embedding_paths
+    from utils.selection.features import array_sha256
     from utils.selection.shards import shard_folder, shard_rows
 
     classifier, processes = session.classifier, session.processes
@@ -140,6 +142,8 @@ def extract(args, examples, session, parts) -> list[tuple]:
             named = classifier.model.config.id2label
             outputs = [named[number] for number in range(len(named))]
             chosen = {"pooling": "logits", "layer": None, "dtype": "float32", "outputs": outputs}
+            if examples.labels is not None:
+                chosen["gold_sha256"] = array_sha256(examples.labels)
         own = {**about, **chosen, "shard": args.shard}
         shape = (span.stop - span.start, width)
         # Looked at before anyone writes, so that every process decides alike.
@@ -147,6 +151,8 @@ def extract(args, examples, session, parts) -> list[tuple]:
         processes.barrier()
         states.append(("already there" if finished else "written", path, shape))
         if processes.main and not finished:
+            if kind == "logits":  # gold labels of earlier data must never lie beside these
+                gold_path(args.output_dir, examples).unlink(missing_ok=True)
             writers[kind] = EmbeddingWriter(path, own, *shape, BLOCK_ROWS)
             for shard, folder in parts.items():
                 take(writers[kind], folder / path.name, {**own, "shard": shard}, BLOCK_ROWS)
@@ -194,11 +200,14 @@ def take(writer, path, about: dict, block_rows: int) -> None:
 
 def write_gold(folder, examples) -> None:
     """Save the gold labels beside the logits: then a folder alone gives gradients of the classifier layer."""
+    with atomic_path(gold_path(folder, examples)) as temporary:
+        save_array(temporary, examples.labels)
+
+
+def gold_path(folder, examples) -> Path:
     from utils.selection.embeddings import embedding_paths
 
-    path, _ = embedding_paths(folder, examples.task.name, examples.split, "gold")
-    with atomic_path(path) as temporary:
-        save_array(temporary, examples.labels)
+    return embedding_paths(folder, examples.task.name, examples.split, "gold")[0]
 
 
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
@@ -209,7 +218,7 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     if overwrite or not (path.exists() and described.exists()):
         return False
     expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))
-    unsaid = {key: expected[key] for key in ("config", "tokenizer", "outputs") if key in expected}
+    unsaid = {key: expected[key] for key in ("config", "tokenizer", "outputs", "gold_sha256") if key in expected}
     found = {"dtype": "float32", "shard": None, **unsaid, **read_json(described)}  # earlier versions do not say
     different = [
         f"{key}: {found.get(key)!r}, now {value!r}" for key, value in expected.items() if found.get(key) != value

@@ -241,6 +241,15 @@ def test_retrained_weights_in_the_same_folder_are_noticed(checkpoints, data, tmp
     assert "holds other embeddings (weights: " in message
 
 
+def test_a_kill_leaves_no_gold_of_earlier_data_beside_new_logits(checkpoints, data, tmp_path, monkeypatch):
+    out, other = tmp_path / "out", tiny.write_mnli(tmp_path / "other", n_train=37, seed=3)
+    extract(checkpoints["bert"], other, out, "--logits")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(get_embeddings, "write_gold", lambda *_: (_ for _ in ()).throw(Killed))
+        extract(checkpoints["bert"], data, out, "--logits", "--overwrite_output_dir")
+    assert (out / "logits_mnli_train.json").exists() and not (out / "gold_mnli_train.npy").exists()
+
+
 def test_what_changes_the_numbers_is_noticed_in_the_same_folder(checkpoints, data, tmp_path):
     checkpoint, out = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint"), tmp_path / "out"
     extract(checkpoint, data, out, "--logits")

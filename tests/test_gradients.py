@@ -168,7 +168,15 @@ def test_folders_of_get_embeddings_are_what_tracin_reads(tmp_path):
         select_examples.main(["--strategy", "tracin", *flags, "--output_dir", str(tmp_path / "x")])
     with pytest.raises(InputError, match=r"no such folder; make it with get_embeddings\.py"):
         select_examples.main(["--strategy", "rds", *flags[:-1], "nowhere", "--output_dir", str(tmp_path / "x")])
-    (tmp_path / "of_target" / "gold_mnli_train.npy").unlink()
+    path = tmp_path / "of_target" / "gold_mnli_train.npy"
+    for gold, words in (
+        (found.gold[::-1], "does not match the checksum in the json of the logits"),
+        (found.gold + 7, "holds the class number [789], but the logits beside it have 3 classes"),
+    ):
+        np.save(path, gold)
+        with pytest.raises(InputError, match=words):
+            load_features(tmp_path / "of_target")
+    path.unlink()
     with pytest.raises(InputError, match="needs gradients of the target"):
         select_examples.main([
             "--strategy", "tracin", *flags, "--gradient_path", str(tmp_path / "of_data"), "--output_dir", str(tmp_path / "x"),

@@ -225,7 +225,9 @@ def _load_features(examples: Examples, path) -> Features:
     if found.logits is None:
         return found
     columns = _columns(examples, found.about, found.logits.shape[1], path)
-    gold = None if found.gold is None else columns.argsort()[found.gold]
+    gold = found.gold
+    if gold is not None and gold.dtype.kind == "i":
+        gold = columns.argsort()[gold]
     return replace(found, logits=found.logits[:, columns], gold=gold)
 
 
