@@ -19,7 +19,7 @@ from pathlib import Path
 from utils.command_line import ArgumentParser, parse_args, positive_int, setup_logging, shard
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
-from utils.files import atomic_path, folder_lock, read_json, save_array
+from utils.files import LOCK_FILE, atomic_path, folder_lock, read_json, save_array
 from utils.flags import InferenceSettings, SourceSettings, name_data
 from utils.settings import add_flags, add_no_ops, settings_from
 
@@ -93,7 +93,7 @@ def main(argv=None) -> None:
         for split in examples:
             written += extract(args, split, session, parts)
         for part in parts.values() if processes.main else ():
-            shutil.rmtree(part, ignore_errors=True)  # one without rows left none
+            remove_joined(part, [path.name for _, path, _ in written])
     distributed.stop()
     if processes.main:
         lines = [f"{state}: {path} {shape}" for state, path, shape in written]
@@ -151,7 +151,7 @@ def extract(args, examples, session, parts) -> list[tuple]:
         processes.barrier()
         states.append(("already there" if finished else "written", path, shape))
         if processes.main and not finished:
-            if kind == "logits":  # gold labels of earlier data must never lie beside these
+            if kind == "logits" and not args.shard:  # gold labels of earlier data must never lie beside these
                 gold_path(args.output_dir, examples).unlink(missing_ok=True)
             writers[kind] = EmbeddingWriter(path, own, *shape, BLOCK_ROWS)
             for shard, folder in parts.items():
@@ -196,6 +196,15 @@ def take(writer, path, about: dict, block_rows: int) -> None:
         if span.start <= rows.start < span.stop:
             writer.write(np.arange(rows.start, rows.stop), values[rows.start - span.start : rows.stop - span.start])
             writer.mark_done(block)
+
+
+def remove_joined(part: Path, names: list[str]) -> None:
+    """Remove what was taken from a shard's folder, and the folder once it holds nothing else."""
+    for name in names:
+        for path in (part / name, (part / name).with_suffix(".json")):
+            path.unlink(missing_ok=True)
+    if all(path.name == LOCK_FILE for path in part.glob("*")):
+        shutil.rmtree(part, ignore_errors=True)  # one without rows left none
 
 
 def write_gold(folder, examples) -> None:

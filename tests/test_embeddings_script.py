@@ -339,6 +339,16 @@ def test_shards_give_the_same_bytes_as_one_run(k, checkpoints, data, tmp_path, b
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_joining_one_split_keeps_the_shards_of_another(checkpoints, data, tmp_path, blocks_of_eight):
+    words = flags(checkpoints["albert"], data, tmp_path)
+    for i in (1, 2):
+        get_embeddings.main([*words, "--split", "train", "dev_matched", "--shard", f"{i}/2"])
+    get_embeddings.main(words)
+    assert [path.name for path in sorted(tmp_path.glob("shard*/*.npy"))] == ["cls_embeddings_mnli_dev_matched.npy"] * 2
+    get_embeddings.main([*words, "--split", "dev_matched"])
+    assert not list(tmp_path.glob("shard*")) and len(list(tmp_path.glob("cls*"))) == 4
+
+
 def test_shards_of_another_kind_are_refused(checkpoints, data, tmp_path, blocks_of_eight):
     words = flags(checkpoints["albert"], data, tmp_path)
     for i in (1, 2):
