@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from utils.data.examples import load_split
+from utils.data.examples import fingerprint_of, load_split
 from utils.data.export import columns_of_examples
 from utils.data.sources import data_name, named_path, open_data
 from utils.data.tables import read_table, write_table
@@ -88,6 +88,15 @@ def test_splits_of_a_saved_data_set(tmp_path):
     )
     assert data.load("test").labels is None and names_of(data.load("dev")) == COLUMNS["label"]
     assert data.task.name == "mnli-custom"  # GLUE's record is another
+
+
+def test_scores_that_differ_have_different_fingerprints(tmp_path):
+    def fingerprint(*scores):
+        return opened(train_file=labelled(tmp_path / "a.csv", scores)).load("train").fingerprint
+
+    assert fingerprint(1.2345671, 2.5) != fingerprint(1.2345672, 2.5)
+    plain = fingerprint_of(([f"text {i}" for i in range(3)],), ["3.8", "0.3333", "2"])
+    assert fingerprint(3.8, 0.3333, 2) == plain
 
 
 def test_two_splits_of_one_name_are_refused(tmp_path):
