@@ -391,6 +391,13 @@ def test_places_that_are_not_there(tmp_path):
         ({"dataset_name": "x", "validation_file": ["a.csv"]}, "--validation_file and --dataset_name name two"),
         ({"data_dir": "x", "train_file": "a.csv"}, "--data_dir is the folder of a --task_name"),
         ({}, "give the data: --task_name, --train_file"),
+        ({"task_name": "rte", "label_column": "x"}, "--label_column does not go with --task_name rte"),
+        ({"task_name": "rte", "do_regression": True}, "--do_regression does not go with --task_name rte"),
+        (
+            {"train_file": "a.csv", "dataset_config_name": "x"},
+            "--dataset_config_name is for a --dataset_name of the hub",
+        ),
+        ({"dataset_name": ".", "dataset_config_name": "x"}, "--dataset_config_name is for a --dataset_name of the hub"),
     ],
 )
 def test_one_data_set_is_named(given, pattern):
