@@ -11,6 +11,7 @@ Several machines: the same command with --shard 1/K to K/K, then once without (d
 """
 
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -210,7 +211,8 @@ def _examples(args, embeddings):
 def _clear(folder: Path, names) -> None:
     """Remove an earlier analysis: what the new flags do not make must not stay beside what they make."""
     # FINISHED goes first: a crash in between must not leave a folder that looks finished.
-    for path in [folder / FINISHED, *folder.glob("clusters*.npz"), *(folder / name for name in names)]:
+    ours = [path for path in folder.glob("clusters*.npz") if re.fullmatch(r"clusters(_k\d+)?\.npz", path.name)]
+    for path in [folder / FINISHED, *ours, *(folder / name for name in names)]:
         path.unlink(missing_ok=True)
 
 

@@ -14,11 +14,12 @@ import hashlib
 import json
 import logging
 import shutil
+from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int, setup_logging, shard
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
-from utils.files import atomic_path, folder_lock, read_json, save_array
+from utils.files import LOCK_FILE, atomic_path, folder_lock, read_json, save_array
 from utils.flags import InferenceSettings, SourceSettings, name_data
 from utils.settings import add_flags, add_no_ops, settings_from
 
@@ -92,7 +93,7 @@ def main(argv=None) -> None:
         for split in examples:
             written += extract(args, split, session, parts)
         for part in parts.values() if processes.main else ():
-            shutil.rmtree(part, ignore_errors=True)  # one without rows left none
+            remove_joined(part, [path.name for _, path, _ in written])
     distributed.stop()
     if processes.main:
         lines = [f"{state}: {path} {shape}" for state, path, shape in written]
@@ -104,9 +105,11 @@ def extract(args, examples, session, parts) -> list[tuple]:
     What `parts`, the folders of finished shards, hold is taken from there."""
     import numpy as np
 
+    from utils.data.tokenizer import tokenizer_hash
     from utils.models.class_names import unresolved_message
     from utils.models.inference import BLOCK_ROWS
     from utils.selection.embeddings import EmbeddingWriter, embedding_paths
+    from utils.selection.features import array_sha256
     from utils.selection.shards import shard_folder, shard_rows
 
     classifier, processes = session.classifier, session.processes
@@ -119,6 +122,8 @@ def extract(args, examples, session, parts) -> list[tuple]:
     about = {
         "model": args.model_name_or_path or args.config_name,
         "weights": weights_hash(classifier.model),
+        "config": config_hash(classifier.model.config),
+        "tokenizer": tokenizer_hash(classifier.tokenizer),
         "task": examples.task.name,
         "split": examples.split,
         "fingerprint": examples.fingerprint,
@@ -134,7 +139,11 @@ def extract(args, examples, session, parts) -> list[tuple]:
         path, _ = embedding_paths(shard_folder(args.output_dir, args.shard), examples.task.name, examples.split, kind)
         chosen = {"pooling": args.pooling, "layer": args.layer, "dtype": args.dtype}
         if kind == "logits":
-            chosen = {"pooling": "logits", "layer": None, "dtype": "float32"}
+            named = classifier.model.config.id2label
+            outputs = [named[number] for number in range(len(named))]
+            chosen = {"pooling": "logits", "layer": None, "dtype": "float32", "outputs": outputs}
+            if examples.labels is not None:
+                chosen["gold_sha256"] = array_sha256(examples.labels)
         own = {**about, **chosen, "shard": args.shard}
         shape = (span.stop - span.start, width)
         # Looked at before anyone writes, so that every process decides alike.
@@ -142,6 +151,8 @@ def extract(args, examples, session, parts) -> list[tuple]:
         processes.barrier()
         states.append(("already there" if finished else "written", path, shape))
         if processes.main and not finished:
+            if kind == "logits" and not args.shard:  # gold labels of earlier data must never lie beside these
+                gold_path(args.output_dir, examples).unlink(missing_ok=True)
             writers[kind] = EmbeddingWriter(path, own, *shape, BLOCK_ROWS)
             for shard, folder in parts.items():
                 take(writers[kind], folder / path.name, {**own, "shard": shard}, BLOCK_ROWS)
@@ -187,13 +198,25 @@ def take(writer, path, about: dict, block_rows: int) -> None:
             writer.mark_done(block)
 
 
+def remove_joined(part: Path, names: list[str]) -> None:
+    """Remove what was taken from a shard's folder, and the folder once it holds nothing else."""
+    for name in names:
+        for path in (part / name, (part / name).with_suffix(".json")):
+            path.unlink(missing_ok=True)
+    if all(path.name == LOCK_FILE for path in part.glob("*")):
+        shutil.rmtree(part, ignore_errors=True)  # one without rows left none
+
+
 def write_gold(folder, examples) -> None:
     """Save the gold labels beside the logits: then a folder alone gives gradients of the classifier layer."""
+    with atomic_path(gold_path(folder, examples)) as temporary:
+        save_array(temporary, examples.labels)
+
+
+def gold_path(folder, examples) -> Path:
     from utils.selection.embeddings import embedding_paths
 
-    path, _ = embedding_paths(folder, examples.task.name, examples.split, "gold")
-    with atomic_path(path) as temporary:
-        save_array(temporary, examples.labels)
+    return embedding_paths(folder, examples.task.name, examples.split, "gold")[0]
 
 
 def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
@@ -203,8 +226,9 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     described = path.with_suffix(".json")
     if overwrite or not (path.exists() and described.exists()):
         return False
-    found = {"dtype": "float32", "shard": None, **read_json(described)}  # earlier versions do not say
     expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))
+    unsaid = {key: expected[key] for key in ("config", "tokenizer", "outputs", "gold_sha256") if key in expected}
+    found = {"dtype": "float32", "shard": None, **unsaid, **read_json(described)}  # earlier versions do not say
     different = [
         f"{key}: {found.get(key)!r}, now {value!r}" for key, value in expected.items() if found.get(key) != value
     ]
@@ -242,6 +266,14 @@ def feature_width(classifier, pooling: str) -> int:
 
     model = classifier.model
     return final_linear(model).in_features if pooling == "pooler" else model.config.hidden_size
+
+
+def config_hash(config) -> str:
+    """Identity of what a config says of the computation: not of names, places and versions."""
+    said = config.to_diff_dict()
+    for name in ("id2label", "label2id", "_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        said.pop(name, None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def weights_hash(model) -> str:

@@ -74,9 +74,26 @@ def _check_export(args) -> None:
     if args.export is None:
         return
     check_written(args.export, "--export")
+    if Path(args.export).resolve() in _input_files(args):
+        raise InputError(f"--export {args.export} is a file that this command reads; give another name")
     unfinished = (Path(args.output_dir) / SELECTION).exists()  # then the file may be ours, of a killed command
     if Path(args.export).exists() and not (args.overwrite_output_dir or unfinished):
         raise InputError(f"--export {args.export} exists; give another name, or --overwrite_output_dir to replace it")
+
+
+def _input_files(args) -> set[Path]:
+    """The files that the flags name as inputs, and those of the task in --data_dir."""
+    from utils.data.sources import named_path
+    from utils.data.tasks import get_task
+
+    outputs = ("export", "output_dir")
+    given = [value for name, value in vars(args).items() if name not in outputs]
+    words = [word for value in given for word in (value if isinstance(value, list | tuple) else [value])]
+    paths = [Path(named_path(word, "")[1]) for word in words if isinstance(word, str)]
+    if args.data_dir and args.task_name:
+        splits = get_task(args.task_name).splits.values()
+        paths += [Path(args.data_dir, file) for split in splits for file in split.files]
+    return {path.resolve() for path in paths}
 
 
 def _export(path, selection, examples) -> None:

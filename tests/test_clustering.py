@@ -406,7 +406,9 @@ def test_keep_and_overwrite(corpus, tmp_path):
     assert Clusters.load(tmp_path / "clusters.npz").k == 6
     with pytest.raises(InputError, match="holds finished results"):
         run(corpus, tmp_path, "--num_clusters", "3")
+    (tmp_path / "clusters_of_mine.npz").touch()
     run(corpus, tmp_path, "--num_clusters", "4", "--num_seeds", "1", "--overwrite_output_dir", data=False)
+    (tmp_path / "clusters_of_mine.npz").unlink()
     names = {path.name for path in tmp_path.iterdir()}
     figures = {f"{stem}.{kind}" for stem in ("projection", "cluster_sizes") for kind in ("png", "pdf")}
     assert names == {"clusters.npz", "clusters.json", "cluster_report.md", *figures}

@@ -241,6 +241,35 @@ def test_retrained_weights_in_the_same_folder_are_noticed(checkpoints, data, tmp
     assert "holds other embeddings (weights: " in message
 
 
+def test_a_kill_leaves_no_gold_of_earlier_data_beside_new_logits(checkpoints, data, tmp_path, monkeypatch):
+    out, other = tmp_path / "out", tiny.write_mnli(tmp_path / "other", n_train=37, seed=3)
+    extract(checkpoints["bert"], other, out, "--logits")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(get_embeddings, "write_gold", lambda *_: (_ for _ in ()).throw(Killed))
+        extract(checkpoints["bert"], data, out, "--logits", "--overwrite_output_dir")
+    assert (out / "logits_mnli_train.json").exists() and not (out / "gold_mnli_train.npy").exists()
+
+
+def test_what_changes_the_numbers_is_noticed_in_the_same_folder(checkpoints, data, tmp_path):
+    checkpoint, out = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint"), tmp_path / "out"
+    extract(checkpoint, data, out, "--logits")
+    order = ("--logits", "--label_order", "entailment,neutral,contradiction")
+    with pytest.raises(InputError, match=r"logits_mnli_train.npy holds other embeddings \(outputs: "):
+        extract(checkpoint, data, out, *order)
+    for name, key, value in (("config", "hidden_act", "relu"), ("tokenizer", "normalizer", None)):
+        path = checkpoint / f"{name}.json"
+        before = path.read_text()
+        path.write_text(json.dumps(json.loads(before) | {key: value}))
+        with pytest.raises(InputError, match=rf"holds other embeddings \({name}: "):
+            extract(checkpoint, data, out)
+        path.write_text(before)
+    path = out / "cls_embeddings_mnli_train.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in about.items() if key not in ("config", "tokenizer")}))
+    extract(checkpoint, data, out)  # of an earlier version, which did not say
+    assert "config" not in json.loads(path.read_text())
+
+
 def refusal(monkeypatch, capsys, *argv) -> str:
     """The one line that a refused command prints."""
     capsys.readouterr()
@@ -308,6 +337,16 @@ def test_shards_give_the_same_bytes_as_one_run(k, checkpoints, data, tmp_path, b
     assert {path.name for path in out.iterdir()} == names and len(names) == 10
     for name in names:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_joining_one_split_keeps_the_shards_of_another(checkpoints, data, tmp_path, blocks_of_eight):
+    words = flags(checkpoints["albert"], data, tmp_path)
+    for i in (1, 2):
+        get_embeddings.main([*words, "--split", "train", "dev_matched", "--shard", f"{i}/2"])
+    get_embeddings.main(words)
+    assert [path.name for path in sorted(tmp_path.glob("shard*/*.npy"))] == ["cls_embeddings_mnli_dev_matched.npy"] * 2
+    get_embeddings.main([*words, "--split", "dev_matched"])
+    assert not list(tmp_path.glob("shard*")) and len(list(tmp_path.glob("cls*"))) == 4
 
 
 def test_shards_of_another_kind_are_refused(checkpoints, data, tmp_path, blocks_of_eight):

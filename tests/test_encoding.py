@@ -6,10 +6,10 @@ import unicodedata
 
 import numpy as np
 import pytest
-from transformers import AlbertConfig, AutoTokenizer
+from transformers import AlbertConfig, AutoTokenizer, BertweetTokenizer
 
 from tests import tiny
-from utils.data.tokenizer import load_tokenizer, save_tokenizer
+from utils.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash
 from utils.data.tokens import encode
 from utils.errors import InputError
 
@@ -134,3 +134,16 @@ def test_bad_lengths_and_names_are_refused(tokenizer, tmp_path):
         encoded(tokenizer, tmp_path, max_length=3)
     with pytest.raises(InputError, match="no such folder"):
         load_tokenizer("./nowhere/at/all")
+
+
+def test_everything_that_changes_the_tokens_is_in_the_identity_of_a_tokenizer(tmp_path):
+    def slow(codes="h e 1\n", **settings):
+        (tmp_path / "vocab.txt").write_text("hello 1\nh@@ 1\na 1\n")
+        (tmp_path / "bpe.codes").write_text(codes)
+        return BertweetTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes"), **settings)
+
+    fast = AutoTokenizer.from_pretrained(tiny.write_tokenizer(tmp_path / "fast"))
+    before = tokenizer_hash(fast)
+    fast.split_special_tokens = True
+    found = [before, *map(tokenizer_hash, (fast, slow(), slow(normalization=True), slow("l l 1\n")))]
+    assert len(set(found)) == 5 and tokenizer_hash(slow()) == found[2]

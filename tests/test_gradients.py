@@ -7,11 +7,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import get_embeddings
 import select_examples
 from tests import tiny
+from utils.data.examples import load_split
+from utils.data.tasks import get_task
 from utils.errors import InputError
+from utils.selection.embeddings import EmbeddingWriter, embedding_paths
 from utils.selection.features import Features, load_features
 from utils.selection.selection import Selection
 from utils.selection.strategies import Inputs, coverage, select
 from utils.selection.strategies.gradients import round_robin
+from utils.selection.strategies.inputs import load_inputs
 
 NAMES = ("contradiction", "entailment", "neutral")
 
@@ -113,6 +117,32 @@ def test_round_robin_stops_where_a_list_ends():
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
+def test_logits_of_another_class_order_are_put_in_that_of_the_data(tmp_path):
+    data = load_split(get_task("mnli"), "train", data_dir=tiny.write_mnli(tmp_path / "data"))
+    rng = np.random.default_rng(0)
+    logits, order = rng.normal(size=(len(data), 3)).astype("f4"), [1, 2, 0]
+
+    def write(kind, values, names, pooling):
+        about = {"model": "m", "task": "mnli", "split": "train", "fingerprint": data.fingerprint, "layer": None}
+        path, _ = embedding_paths(tmp_path, "mnli", "train", kind)
+        writer = EmbeddingWriter(path, about | {"pooling": pooling, "class_names": names}, *values.shape, len(data))
+        writer.write(np.arange(len(data)), values)
+        writer.mark_done(0)
+        return writer.finish()
+
+    names = [data.label_names[i] for i in order]
+    write("pooler_embeddings", logits, names, "pooler")
+    path = write("logits", logits[:, order], names, "logits")
+    np.save(tmp_path / "gold_mnli_train.npy", np.argsort(order)[data.labels])
+    inputs = load_inputs(data, logits_path=path, gradient_path=[tmp_path], target_path=[tmp_path])
+    for found in (inputs.logits, inputs.checkpoints[0].logits, inputs.target[0].logits):
+        np.testing.assert_array_equal(found, logits)
+    np.testing.assert_array_equal(inputs.target[0].gold, data.labels)
+    path = write("logits", logits, ["yes", "no", "maybe"], "logits")
+    with pytest.raises(InputError, match=r"logits_mnli_train.npy: the checkpoint's classes are yes, no, maybe, but"):
+        load_inputs(data, logits_path=path)
+
+
 def test_folders_of_get_embeddings_are_what_tracin_reads(tmp_path):
     tiny.write_mnli(tmp_path / "data")
     tiny.write_mnli(tmp_path / "target", seed=5)
@@ -138,7 +168,15 @@ def test_folders_of_get_embeddings_are_what_tracin_reads(tmp_path):
         select_examples.main(["--strategy", "tracin", *flags, "--output_dir", str(tmp_path / "x")])
     with pytest.raises(InputError, match=r"no such folder; make it with get_embeddings\.py"):
         select_examples.main(["--strategy", "rds", *flags[:-1], "nowhere", "--output_dir", str(tmp_path / "x")])
-    (tmp_path / "of_target" / "gold_mnli_train.npy").unlink()
+    path = tmp_path / "of_target" / "gold_mnli_train.npy"
+    for gold, words in (
+        (found.gold[::-1], "does not match the checksum in the json of the logits"),
+        (found.gold + 7, "holds the class number [789], but the logits beside it have 3 classes"),
+    ):
+        np.save(path, gold)
+        with pytest.raises(InputError, match=words):
+            load_features(tmp_path / "of_target")
+    path.unlink()
     with pytest.raises(InputError, match="needs gradients of the target"):
         select_examples.main([
             "--strategy", "tracin", *flags, "--gradient_path", str(tmp_path / "of_data"), "--output_dir", str(tmp_path / "x"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from utils.data.examples import load_split
+from utils.data.examples import fingerprint_of, load_split
 from utils.data.export import columns_of_examples
 from utils.data.sources import data_name, named_path, open_data
 from utils.data.tables import read_table, write_table
@@ -88,6 +88,21 @@ def test_splits_of_a_saved_data_set(tmp_path):
     )
     assert data.load("test").labels is None and names_of(data.load("dev")) == COLUMNS["label"]
     assert data.task.name == "mnli-custom"  # GLUE's record is another
+
+
+def test_scores_that_differ_have_different_fingerprints(tmp_path):
+    def fingerprint(*scores):
+        return opened(train_file=labelled(tmp_path / "a.csv", scores)).load("train").fingerprint
+
+    assert fingerprint(1.2345671, 2.5) != fingerprint(1.2345672, 2.5)
+    plain = fingerprint_of(([f"text {i}" for i in range(3)],), ["3.8", "0.3333", "2"])
+    assert fingerprint(3.8, 0.3333, 2) == plain
+
+
+def test_two_splits_of_one_name_are_refused(tmp_path):
+    part = datasets.Dataset.from_dict(COLUMNS)
+    datasets.DatasetDict({"train": part, "validation": part, "dev": part}).save_to_disk(tmp_path / "saved")
+    refused("its splits validation and dev would have one name", dataset_name=str(tmp_path / "saved"))
 
 
 def test_several_validation_files_have_names(tmp_path):
@@ -280,6 +295,14 @@ def test_exported_examples_are_the_examples(tmp_path, suffix, regression):
     assert [float(value) for value in read_table(tmp_path / f"b.{suffix}").column("weight")] == [1, 2, 0.5]
 
 
+def test_a_label_column_called_score_keeps_its_labels(tmp_path):
+    train = opened(train_file=labelled(tmp_path / "a.csv", [1.5, 2.5], column="score"), label_column="score").load(
+        "train"
+    )
+    exported = columns_of_examples(train, [1, 0], weight=[1.0, 1.0], score=[0.1, 0.9])
+    assert exported["score"] == [2.5, 1.5] and exported["selection_score"] == [0.1, 0.9] and "weight" in exported
+
+
 def test_a_tab_cannot_be_exported_as_tsv(tmp_path):
     with pytest.raises(InputError, match=r"b.tsv: line 2: 'a\\tb' holds a tab"):
         write_table(tmp_path / "b.tsv", {"text": ["a\tb"]})
@@ -368,6 +391,13 @@ def test_places_that_are_not_there(tmp_path):
         ({"dataset_name": "x", "validation_file": ["a.csv"]}, "--validation_file and --dataset_name name two"),
         ({"data_dir": "x", "train_file": "a.csv"}, "--data_dir is the folder of a --task_name"),
         ({}, "give the data: --task_name, --train_file"),
+        ({"task_name": "rte", "label_column": "x"}, "--label_column does not go with --task_name rte"),
+        ({"task_name": "rte", "do_regression": True}, "--do_regression does not go with --task_name rte"),
+        (
+            {"train_file": "a.csv", "dataset_config_name": "x"},
+            "--dataset_config_name is for a --dataset_name of the hub",
+        ),
+        ({"dataset_name": ".", "dataset_config_name": "x"}, "--dataset_config_name is for a --dataset_name of the hub"),
     ],
 )
 def test_one_data_set_is_named(given, pattern):

@@ -346,6 +346,10 @@ def test_an_export_is_not_overwritten(world, tmp_path):
         write("b", "--export", tmp_path / "chosen.parquet")
     with pytest.raises(InputError, match=r"--export .*chosen.xlsx: give a file that ends in .jsonl"):
         write("b", "--export", tmp_path / "chosen.xlsx")
+    shutil.copy(world / "reviews" / "train.csv", tmp_path)
+    for name in ("--train_file", "--score_path"):
+        with pytest.raises(InputError, match=r"--export .*train.csv is a file that this command reads"):
+            write("b", name, tmp_path / "train.csv", "--export", tmp_path / "train.csv", "--overwrite_output_dir")
     assert not (tmp_path / "b").exists() and len(read_table(tmp_path / "chosen.parquet")) == 5
 
 

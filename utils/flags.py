@@ -4,6 +4,7 @@ module needs the standard library only, so that `--help` answers at once.
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from utils.command_line import (
@@ -41,7 +42,7 @@ TRACKERS = ("tensorboard", "wandb")
 
 def name_data(args: argparse.Namespace, default_task: str | None = None) -> None:
     """Set the default task where the flags of SourceSettings name no data set. Raises InputError where they name several,
-    or none and there is no default."""
+    or none and there is no default, or where one of them would be ignored."""
     files = next((name for name in ("train_file", "validation_file", "test_file") if getattr(args, name)), None)
     named = [name for name in ("task_name", files, "dataset_name") if name and getattr(args, name)]
     if len(named) > 1:
@@ -52,6 +53,13 @@ def name_data(args: argparse.Namespace, default_task: str | None = None) -> None
         if default_task is None:
             raise InputError("give the data: --task_name, --train_file and --validation_file, or --dataset_name")
         args.task_name = default_task
+    of_record = [name for name in ("text_columns", "label_column", "do_regression") if getattr(args, name)]
+    if args.task_name and of_record:
+        raise InputError(
+            f"--{of_record[0]} does not go with --task_name {args.task_name}, whose record says it; leave it out"
+        )
+    if args.dataset_config_name and (not args.dataset_name or Path(args.dataset_name).is_dir()):
+        raise InputError("--dataset_config_name is for a --dataset_name of the hub; leave it out")
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def examples_of(table: Table, task: Task, split: str, columns: Columns) -> Examp
     texts = tuple(of_kept(_texts(table, name)) for name in columns.texts)
     guids = named(columns.guid) or [f"{split}-{i}" for i in range(len(kept))]
     label_names = [] if labels is None else [
-        f"{value:g}" if task.regression else task.labels[value] for value in labels.tolist()
+        _score_name(value) if task.regression else task.labels[value] for value in labels.tolist()
     ]  # fmt: skip
     numbers = np.asarray(of_kept(list(table.numbers)), dtype=np.int64)
     return Examples(
@@ -120,6 +120,12 @@ def fingerprint_of(texts, label_names: list[str]) -> str:
             digest.update(f"{[len(text) for text in column]}\n".encode())
         digest.update(joined.encode())
     return digest.hexdigest()[:32]
+
+
+def _score_name(value: float) -> str:
+    """A float32 as text: six digits where they tell it from all others, else nine, which always do."""
+    short = f"{value:g}"
+    return short if np.float32(short) == value else f"{value:.9g}"
 
 
 def _texts(table: Table, name) -> list[str]:

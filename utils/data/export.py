@@ -5,7 +5,8 @@ from utils.data.examples import Examples
 
 def columns_of_examples(examples: Examples, rows=None, **more: list) -> dict[str, list]:
     """{column: values} of those rows (default: all): texts, the label by name, genre and id where there are some, and
-    `more`, a list per column with one value for each of the rows."""
+    `more`, a list per column with one value for each of the rows. Where the data has a column of that name, as STS-B has
+    `score`, ours is called selection_score."""
     task = examples.task
     rows = range(len(examples)) if rows is None else rows
     named = isinstance(task.text_columns[0], str)  # CoLA's training file has no header
@@ -18,4 +19,5 @@ def columns_of_examples(examples: Examples, rows=None, **more: list) -> dict[str
         columns[task.genre_column] = examples.genres
     if task.id_column:
         columns[task.id_column] = examples.guids
-    return {name: [values[i] for i in rows] for name, values in columns.items()} | more
+    exported = {name: [values[i] for i in rows] for name, values in columns.items()}
+    return exported | {f"selection_{name}" if name in exported else name: values for name, values in more.items()}

@@ -119,10 +119,14 @@ def _hub_splits(settings: SourceSettings, cache_dir) -> dict[str, Callable[[], T
     kept = [split for split in data if re.match(r"(train$|validation|dev|test)", split)]
     if not kept:
         raise InputError(f"{name}: its splits are {', '.join(data)}; train, validation and test are read")
-    return {
-        re.sub(r"^validation", "dev", split): lambda split=split: table_of(data[split], f"{name}/{split}")
-        for split in kept
-    }
+    renamed: dict[str, str] = {}
+    for split in kept:
+        other = renamed.setdefault(re.sub(r"^validation", "dev", split), split)
+        if other != split:
+            raise InputError(
+                f"{name}: its splits {other} and {split} would have one name here; rename or remove one of them"
+            )
+    return {ours: lambda split=split: table_of(data[split], f"{name}/{split}") for ours, split in renamed.items()}
 
 
 def _load_from_disk(folder: str, way_out: str):

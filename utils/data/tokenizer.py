@@ -8,6 +8,9 @@ from utils.data.hub import find_file, from_pretrained
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
+# Facts about this machine, not the tokenizer.
+_PLACES = ("is_local", "local_files_only", "name_or_path")
+
 
 def load_tokenizer(source: str, *, cache_dir=None, revision: str = "main", trust_remote_code: bool = False):
     """The fast tokenizer of a folder or hub name, made to tokenise exactly as its SentencePiece model does.
@@ -74,7 +77,7 @@ def save_tokenizer(tokenizer, folder, *, segments: bool) -> None:
     tokenizer.save_pretrained(folder)
     config_path = Path(folder) / "tokenizer_config.json"
     config = read_json(config_path)
-    for private in ("is_local", "local_files_only", "name_or_path"):  # facts about this machine, not the tokenizer
+    for private in _PLACES:
         config.pop(private, None)
     write_json(config_path, config)
 
@@ -91,5 +94,16 @@ def tokenizer_hash(tokenizer) -> str:
         tokenizer.backend_tokenizer.no_padding()
         content = tokenizer.backend_tokenizer.to_str()
     else:
-        content = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+        merges = [" ".join(pair) for pair in getattr(tokenizer, "bpe_ranks", ())]
+        said = {
+            name: value
+            for name, value in tokenizer.init_kwargs.items()
+            if name not in _PLACES and not name.endswith("_file")
+        }
+        content = json.dumps(
+            [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), merges, said], sort_keys=True, default=str
+        )
+    for name, usual in (("split_special_tokens", False), ("truncation_side", "right")):
+        if (value := getattr(tokenizer, name, usual)) != usual:
+            content += f" {name} {value}"
     return hashlib.sha256(content.encode()).hexdigest()

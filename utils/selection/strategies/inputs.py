@@ -1,14 +1,19 @@
 """What a strategy may look at: one object of arrays whose row i is row i of the split, checked to belong together."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from utils.data.examples import Examples, check_same_data
 from utils.errors import InputError
+<<<<<<< HEAD
 from utils.files import file_sha256, read_json, read_npy
+=======
+from utils.files import file_sha256, read_npy
+from utils.models.class_names import columns_of
+>>>>>>> fix-data
 from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
@@ -128,13 +133,13 @@ def load_inputs(
         known["ranking"] = read_ranking(ranking, examples)
         facts["ranking"] = _about_file(ranking)
     if gradient_path:
-        known["checkpoints"] = tuple(load_features(path) for path in gradient_path)
+        known["checkpoints"] = tuple(_load_features(examples, path) for path in gradient_path)
         for path, found in zip(gradient_path, known["checkpoints"], strict=True):
             n, fingerprint = len(found.embeddings), found.about["fingerprint"]
             check_same_data(path, n, fingerprint, examples, way_out="run get_embeddings.py on this --data_dir")
         facts["checkpoints"] = _about_features(gradient_path, known["checkpoints"])
     if target_path:
-        known["target"] = tuple(load_features(path) for path in target_path)
+        known["target"] = tuple(_load_features(examples, path) for path in target_path)
         facts["target"] = _about_features(target_path, known["target"])
         sources = known.get("checkpoints") or ([Features(embeddings.array, embeddings.about)] if embeddings else [])
         _check_target(sources, known["target"])
@@ -214,6 +219,30 @@ def _about_dynamics(run: Dynamics, path) -> dict:
     }
 
 
+def _columns(examples: Examples, about: dict, width: int, path) -> np.ndarray:
+    """For each class of the examples, its column among the `width` ones of the file that `about` describes. Raises
+    InputError where these are of other classes."""
+    names = tuple(about.get("class_names") or examples.label_names)  # files of earlier versions do not say
+    if names == examples.label_names or len(names) != width:
+        return np.arange(width)
+    try:
+        return columns_of(examples.label_names, names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _load_features(examples: Examples, path) -> Features:
+    """The features of a folder, its logits and gold labels in the class order of the examples."""
+    found = load_features(path)
+    if found.logits is None:
+        return found
+    columns = _columns(examples, found.about, found.logits.shape[1], path)
+    gold = found.gold
+    if gold is not None and gold.dtype.kind == "i":
+        gold = columns.argsort()[gold]
+    return replace(found, logits=found.logits[:, columns], gold=gold)
+
+
 def _load_logits(examples: Examples, path) -> np.ndarray:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; get_embeddings.py --logits makes logits_<task>_<split>.npy")
@@ -221,6 +250,7 @@ def _load_logits(examples: Examples, path) -> np.ndarray:
         found = load_embeddings(path)  # the same pair of files, with the same checks
         found.check(examples)
         logits = np.asarray(found.array)
+        logits = logits[:, _columns(examples, found.about, logits.shape[1], path)]
     else:
         logits = read_npy(path, way_out="run get_embeddings.py --logits")
     shape = (len(examples), len(examples.label_names))
