@@ -105,8 +105,8 @@ def extract(args, examples, session, parts) -> list[tuple]:
     What `parts`, the folders of finished shards, hold is taken from there."""
     import numpy as np
 
+    from utils.data.class_names import unresolved_message
     from utils.data.tokenizer import tokenizer_hash
-    from utils.models.class_names import unresolved_message
     from utils.models.inference import BLOCK_ROWS
     from utils.selection.embeddings import EmbeddingWriter, embedding_paths
     from utils.selection.features import array_sha256

@@ -44,6 +44,7 @@ from utils.sweep.plan import DECIDED
 RESULT = Path(__file__).resolve().parent / "results" / "datamodels.json"
 # Strategies whose scores do not depend on the dev example.
 SCORED = ("el2n", "grand", "forgetting", "ambiguous", "hard", "loss", "aum", "entropy", "rare")
+PATHS = ("output", "output_dir", "data_dir", "cache_dir")  # where things lie says nothing to others
 RANDOM, TRACIN, SIMILARITY = "random", "tracin", "similarity"
 RESAMPLES = 500
 SMALLEST_P = 1e-6  # predictions_*.tsv has six decimals
@@ -250,7 +251,10 @@ def main(argv=None) -> None:
         scores = experiment.scores(rows)
     found = linear_datamodeling_scores(scores, members, margins)
     facts = {"pool": args.pool_size, "halves": args.halves, "dev_examples": len(rows), "machine": machine()}
-    write_json(args.output, {**facts, "arguments": vars(args) | {"output": str(args.output)}, "scores": found})
+    given = {name: value for name, value in vars(args).items() if value != parser.get_default(name)}
+    given = {name: value for name, value in given.items() if name not in PATHS}
+    given["model_name_or_path"] = Path(run.model_name_or_path or run.config_name).name
+    write_json(args.output, {**facts, "arguments": given, "scores": found})
     print(table(found))
     print(f"written: {args.output}")
 

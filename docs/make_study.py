@@ -52,7 +52,7 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """The page with every copied table as its report has it now."""
-    if len(COPIED.findall(text)) != len(re.findall(r"<!-- \S+\.(?:md|csv):", text)):
+    if len(COPIED.findall(text)) != len(re.findall(r"<!-- \S+\.(?:md|csv|json):", text)):
         raise InputError("a table is not marked as docs/make_study.py says: its first or its end mark is not complete")
     return COPIED.sub(lambda found: f"{found['head']}\n{_table(**_source(found))}\n\n{found['end']}", text)
 

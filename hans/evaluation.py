@@ -9,13 +9,13 @@ import numpy as np
 
 from hans import report
 from hans.data import ENTAILMENT, NON_ENTAILMENT
+from utils.data import class_names as naming
 from utils.data.examples import load_split
 from utils.data.hub import load_config
 from utils.data.logits import softmax
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.flags import InferenceSettings
-from utils.models import class_names as naming
 from utils.models.distributed import Processes
 from utils.models.session import Session, open_session
 from utils.selection.selection import random_ranking

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from utils.data import class_names as labels
 from utils.errors import InputError
 from utils.flags import ModelSettings
-from utils.models import class_names as labels
 from utils.models.classifier import load_classifier, save_classifier
 
 MNLI = ("contradiction", "entailment", "neutral")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from utils.data.class_names import score_orders, stated_names
 from utils.data.examples import fingerprint_of, load_split
 from utils.data.export import columns_of_examples
 from utils.data.sources import data_name, named_path, open_data
@@ -17,7 +18,6 @@ from utils.data.tables import read_table, write_table
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.flags import SourceSettings, name_data
-from utils.models.class_names import score_orders, stated_names
 
 PAIRS = tiny.pairs(12)
 COLUMNS = {

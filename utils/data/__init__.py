@@ -4,6 +4,6 @@ set. It knows no model.
 
 Others use `sources.open_data`, `tasks.get_task`, `examples.load_split` and its `Examples`, `tables.write_table`,
 `grouped.read_grouped`, `tokens.encode` and its `Encoded`,
-`tokenizer.load_tokenizer`, `metrics.compute_metrics`, `predictions.read_predictions`, `overlap.supports_heuristics`, the
-functions of logits in `logits`, `hub.from_pretrained`, `hub.load_config`, and the records in `challenge`.
+`tokenizer.load_tokenizer`, `metrics.compute_metrics`, `predictions.read_predictions`, `overlap.supports_heuristics`,
+`class_names` for matching a model's outputs to labels, the functions of logits in `logits`, `hub.from_pretrained`, `hub.load_config`, and the records in `challenge`.
 """

@@ -3,7 +3,6 @@ families, the making of batches as tensors, packed and padded passes, precision,
 layers, and the processes of a distributed run.
 
 Others use `session.open_session` and its `Session` (a checkpoint that is ready to encode and predict),
-`classifier.Classifier`, `inference` for predictions and embeddings of many examples, `class_names` for matching outputs to
-labels, `pack` for the Hugging Face Trainer, `frozen.FrozenOutputs`, `families.FAMILIES`, `forward.choose_precision`, and
+`classifier.Classifier`, `inference` for predictions and embeddings of many examples, `pack` for the Hugging Face Trainer, `frozen.FrozenOutputs`, `families.FAMILIES`, `forward.choose_precision`, and
 `distributed.start` and `stop`.
 """

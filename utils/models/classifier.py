@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from utils.data import class_names as naming
 from utils.data.hub import find_file, from_config, from_pretrained, load_config
 from utils.data.pooling import ENCODER, kind_of
 from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
 from utils.errors import InputError
 from utils.flags import ModelSettings
-from utils.models import class_names as naming
 from utils.models.families import OTHER, family_of, final_linear, num_positions
 from utils.models.probe import require_reliable
 

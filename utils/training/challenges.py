@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.class_names import ENTAILMENT, NLI_LABELS, NOT_ENTAILMENT, canonical
 from utils.data.grouped import GroupedSet, read_grouped
 from utils.data.tasks import Task
 from utils.errors import InputError
 from utils.files import write_text
 from utils.flags import RunSettings
-from utils.models.class_names import ENTAILMENT, NLI_LABELS, NOT_ENTAILMENT, canonical
 from utils.models.session import Session
 
 _TWO = {ENTAILMENT, NOT_ENTAILMENT}

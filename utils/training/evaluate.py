@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.data.class_names import evaluation_warnings
 from utils.data.examples import Examples
 from utils.data.metrics import compute_metrics
 from utils.data.predictions import write_predictions
 from utils.data.tokens import Encoded
 from utils.errors import InputError
 from utils.files import read_json, write_json, write_text
-from utils.models.class_names import evaluation_warnings
 from utils.models.session import Session
 from utils.selection.selection import random_ranking
 from utils.training.objectives import per_example_loss

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.command_line import setup_logging
+from utils.data.class_names import detect_order, unresolved_message
 from utils.data.examples import Examples
 from utils.data.sources import Data, open_data
 from utils.data.tasks import Task
@@ -20,7 +21,6 @@ from utils.errors import InputError
 from utils.files import folder_lock, scratch_directory, write_json
 from utils.flags import RunSettings
 from utils.models import distributed
-from utils.models.class_names import detect_order, unresolved_message
 from utils.models.classifier import save_classifier
 from utils.models.distributed import Processes
 from utils.models.families import freeze_lower_layers

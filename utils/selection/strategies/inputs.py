@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.class_names import columns_of
 from utils.data.examples import Examples, check_same_data
 from utils.errors import InputError
-<<<<<<< HEAD
 from utils.files import file_sha256, read_json, read_npy
-=======
-from utils.files import file_sha256, read_npy
-from utils.models.class_names import columns_of
->>>>>>> fix-data
 from utils.selection import cartography
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
