@@ -347,6 +347,13 @@ def test_shallow_models_need_two_examples(name):
         select(name, make_inputs(n=1, k=1), 1, 0)
 
 
+def test_duplicates_across_labels_need_all_labels_at_once():
+    with pytest.raises(InputError, match="--class_balanced"):
+        select("semdedup", INPUTS, 30, 0, across_labels=True, class_balanced=True)
+    start = select("random", INPUTS, 20, 5)
+    assert len(select("semdedup", INPUTS, 30, 0, across_labels=True, start_from=start)) == 30
+
+
 def test_random_does_not_depend_on_what_else_is_known():
     bare = Inputs(INPUTS.n, "f")
     assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()
