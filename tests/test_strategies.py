@@ -354,6 +354,12 @@ def test_duplicates_across_labels_need_all_labels_at_once():
     assert len(select("semdedup", INPUTS, 30, 0, across_labels=True, start_from=start)) == 30
 
 
+@pytest.mark.parametrize("name", ["counter_heuristic", "bias_reweight"])
+def test_heuristics_need_the_premise_first(name):
+    with pytest.raises(InputError, match="in qnli the sentence is the premise"):
+        select(name, dataclasses.replace(INPUTS, facts={"task": "qnli"}), 30, 0)
+
+
 def test_random_does_not_depend_on_what_else_is_known():
     bare = Inputs(INPUTS.n, "f")
     assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()
