@@ -347,6 +347,19 @@ def test_shallow_models_need_two_examples(name):
         select(name, make_inputs(n=1, k=1), 1, 0)
 
 
+def test_duplicates_across_labels_need_all_labels_at_once():
+    with pytest.raises(InputError, match="--class_balanced"):
+        select("semdedup", INPUTS, 30, 0, across_labels=True, class_balanced=True)
+    start = select("random", INPUTS, 20, 5)
+    assert len(select("semdedup", INPUTS, 30, 0, across_labels=True, start_from=start)) == 30
+
+
+@pytest.mark.parametrize("name", ["counter_heuristic", "bias_reweight"])
+def test_heuristics_need_the_premise_first(name):
+    with pytest.raises(InputError, match="in qnli the sentence is the premise"):
+        select(name, dataclasses.replace(INPUTS, facts={"task": "qnli"}), 30, 0)
+
+
 def test_random_does_not_depend_on_what_else_is_known():
     bare = Inputs(INPUTS.n, "f")
     assert select("random", bare, 40, 7).indices.tolist() == select("random", INPUTS, 40, 7).indices.tolist()

@@ -20,8 +20,9 @@ class Selection:
 
     indices: int64 (m,), rows of the full split, repeats allowed; weights: float32 (m,), finite and >= 0, the loss is
     mean(weights * loss); fingerprint: that of the Examples the rows refer to; ordered: visit in this order (a
-    curriculum), never shuffled; scores: float32 (n_total,), higher = kept first, or None; provenance: method,
-    parameters, seed, inputs. Raises InputError where the parts do not fit together.
+    curriculum), never shuffled; scores: float32 (n_total,) that the choice went by, or None: higher = kept
+    first, or drawn more often; of ccs, cluster_ccs and d2 the difficulty, of which they do not keep the highest;
+    provenance: method, parameters, seed, inputs. Raises InputError where the parts do not fit together.
     """
 
     indices: np.ndarray

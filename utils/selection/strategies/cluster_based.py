@@ -23,7 +23,7 @@ MEDIAN_COLUMNS = 32  # of one class, copied at a time
     "rows: the published code takes row order, this one a random order of the selection seed",
 )  # fmt: skip
 def diverse(inputs: Inputs, pool: Pool, *, within_cluster: str = "stream") -> Picks:
-    """round-robin over clusters, in a random order inside each, to be visited in that order.
+    """round-robin over clusters, in a random order inside each, to be visited in that order (without --class_balanced and --start_from).
 
     within_cluster: order inside a cluster: stream (random, by the selection seed) or nearest (to the centroid first, a
         set of easy prototypes)

@@ -24,8 +24,10 @@ def _cost(n: int, d: int, k: int, m: int) -> Cost:
     cost=_cost,
     version=2,
     fidelity=(
-        "equal to the published code with its graph of k nearest neighbours (sums; weighted dampening); on very large data "
-        "the neighbours are searched in a projection that finds at least 95 % of them"
+        "equal to the published code where it is given the k nearest neighbours (a directed graph; sums; weighted dampening). "
+        "The command in its README takes another path: an undirected graph, class by class, the hardest left out by aum, and "
+        "forgetting as the score. On very large data the neighbours are searched in a projection that finds at least 95 % of "
+        "them"
     ),
 )
 def d2(

@@ -59,8 +59,9 @@ def published_beta(share: float) -> float:
 @strategy(
     "cluster_ccs",
     needs=("difficulty", "clusters"),
-    source="CCS inside each cluster (a combination)",
-    fidelity="a combination of our own; inside a cluster equal to ccs",
+    source="CCS with bins inside each cluster (a combination)",
+    fidelity="a combination of our own; the bins inside a cluster are those of ccs, but the hardest share is dropped over all "
+    "clusters first",
 )
 def cluster_ccs(
     inputs: Inputs,
@@ -71,7 +72,7 @@ def cluster_ccs(
     score_epoch: float | None = None,
     size_power: float = 0.5,
 ) -> Picks:
-    """CCS inside each cluster; a cluster's share is size^a x mean difficulty^(1 - a).
+    """drop the hardest share of all, then fill bins of difficulty inside each cluster; a cluster's share is size^a x mean difficulty^(1 - a).
 
     size_power: a in a cluster's share, size^a x mean score^(1-a)
     """

@@ -36,6 +36,10 @@ def semdedup(inputs: Inputs, pool: Pool, *, eps: float = 0.05, across_labels: bo
             f"--eps {eps:g} is outside (0, 1): examples of cosine similarity above 1 - eps are duplicates; 1e-5 is for equal "
             "embeddings alone, because cosines are rounded"
         )
+    if across_labels and len(pool.rows) + len(pool.start) < inputs.n:
+        raise InputError(
+            "--across_labels compares labels, and --class_balanced chooses from each alone; give one of them"
+        )
     duplicate = np.zeros(inputs.n, dtype=bool)
     farthest = pool.by_score(inputs.clusters.distances)  # of two duplicates the one farther from its centroid stays
     group = inputs.clusters.labels[farthest].astype(np.int64)
