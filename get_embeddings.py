@@ -224,6 +224,11 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     from utils.selection.embeddings import check_sha256
 
     described = path.with_suffix(".json")
+    begun = path.with_name(f"{path.name}.partial.json").exists()  # then the file may be ours, of a killed command
+    if path.exists() and not (described.exists() or begun or overwrite):
+        raise InputError(
+            f"{path} has no .json beside it, so it is not this script's; give another --output_dir or --overwrite_output_dir"
+        )
     if overwrite or not (path.exists() and described.exists()):
         return False
     expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))

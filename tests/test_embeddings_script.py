@@ -230,6 +230,15 @@ def test_finished_embeddings_are_kept_and_those_of_another_checkpoint_refused(
     assert np.abs(after - before).max() > 0.1 and len(list(out.iterdir())) == 2
 
 
+def test_embeddings_of_another_program_are_not_replaced(checkpoints, data, tmp_path):
+    np.save(tmp_path / "cls_embeddings_mnli_train.npy", np.ones((37, 2)))
+    with pytest.raises(
+        InputError, match=r"cls_embeddings_mnli_train\.npy has no \.json beside it, so it is not this script's"
+    ):
+        extract(checkpoints["bert"], data, tmp_path)
+    assert extract(checkpoints["bert"], data, tmp_path, "--overwrite_output_dir").shape == (37, 32)
+
+
 def test_retrained_weights_in_the_same_folder_are_noticed(checkpoints, data, tmp_path, capsys, monkeypatch):
     checkpoint = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint")
     extract(checkpoint, data, tmp_path / "out")
