@@ -31,6 +31,7 @@ def add_args(parser: ArgumentParser) -> None:
     group.add_argument("--split", help="the split the embeddings are of (default: as their json says)")
 
     add_flags(parser, SourceSettings)
+    parser.add_argument("--cache_dir", help="where hub files are cached")
 
     group = parser.add_argument_group("clustering")
     group.add_argument(
@@ -183,7 +184,7 @@ def _trusted_for(args):
     path = Path(args.embedding_path)
     if not _has_data(args) or not path.is_file() or path.with_suffix(".json").exists():
         return None
-    return open_data(settings_from(SourceSettings, args)).load(args.split or "train")
+    return open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir).load(args.split or "train")
 
 
 def _has_data(args) -> bool:
@@ -203,7 +204,7 @@ def _examples(args, embeddings):
         raise InputError(f"--split {args.split}: {embeddings.path} holds embeddings of {about['split']}")
     if not _has_data(args):
         return None
-    examples = open_data(settings).load(about["split"])
+    examples = open_data(settings, cache_dir=args.cache_dir).load(about["split"])
     embeddings.check(examples)
     return examples
 
