@@ -400,6 +400,15 @@ def test_run_glue_says_loudly_that_names_disagree_with_the_data(folder, tmp_path
     assert "THE CLASS NAMES LOOK WRONG" in done.stderr
 
 
+def test_a_stated_order_names_the_outputs_of_a_checkpoint_with_other_names(folder, hans, tmp_path):
+    other = variant(folder / "trained", tmp_path / "other", names=("no", "yes", "maybe"))
+    with pytest.raises(InputError, match=r"the checkpoint has no, yes, maybe; .* say it with --label_order"):
+        hans(checkpoint=other)
+    expected, _ = hans()
+    found, _ = hans("--label_order", ",".join(LABELS), checkpoint=other)
+    assert predictions(found) == predictions(expected)
+
+
 def test_a_sweep_hands_its_trust_on(folder):
     for trust in (False, True):
         run = hans_run(

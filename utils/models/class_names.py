@@ -62,7 +62,8 @@ def nli_labels(names: tuple[str, ...] | None, num_labels: int) -> tuple[str, ...
             return labels
     found = ", ".join(names) if names else f"{num_labels} unnamed outputs"
     raise InputError(
-        f"the checkpoint has {found}; HANS needs entailment, neutral and contradiction, or entailment and not_entailment"
+        f"the checkpoint has {found}; HANS needs entailment, neutral and contradiction, or entailment and not_entailment. "
+        "Where two or three outputs mean these, say it with --label_order"
     )
 
 
