@@ -71,6 +71,8 @@ def main(argv=None) -> None:
     name_data(args)
     if args.layer is not None and args.pooling == "pooler":
         parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")
+    if args.label_order == "auto":
+        parser.error("--label_order auto is for run_glue.py and test_hans.py; state the order here, by output number")
     if not (args.model_name_or_path or args.config_name):
         raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
 

@@ -310,6 +310,7 @@ def test_what_cannot_be_used_is_one_clear_line(checkpoints, data, tmp_path, caps
         "--layer 3": flags(checkpoint, data, out, "--layer", 3),
         "--layer -4": flags(checkpoint, data, out, "--layer", -4),
         "--label_order": flags(unnamed, data, out, "--logits"),
+        "--label_order auto is for run_glue.py": flags(checkpoint, data, out, "--label_order", "auto"),
         "leaves no room for text": flags(checkpoint, data, out, "--max_seq_length", 3),
         "0 is not a whole number from 1": flags(checkpoint, data, out, "--tokens_per_micro_batch", 0),
     }

@@ -147,7 +147,8 @@ def unresolved_message(labels: tuple[str, ...]) -> str:
     return (
         "the checkpoint only says LABEL_0, LABEL_1, ..., so which output means which class is unknown, and guessing it "
         f"has ruined published tables. State the order, for example --label_order {','.join(labels)} (the project's "
-        "published MNLI checkpoints: contradiction,entailment,neutral), or let labelled data decide"
+        "published MNLI checkpoints: contradiction,entailment,neutral), or let labelled data "
+        "decide: --label_order auto of run_glue.py and test_hans.py"
     )
 
 
