@@ -338,7 +338,9 @@ def test_columns_that_are_missing_or_not_clear(tmp_path):
 
 def test_labels_that_cannot_be_meant(tmp_path):
     refused("every label in the column 'label' is 'a'", train_file=labelled(tmp_path / "a.csv", "aaa"))
-    refused("'Yes' and 'yes' differ in spelling only", train_file=labelled(tmp_path / "b.csv", ["Yes", "yes", "no"]))
+    for names in (["Yes", "yes", "no"], ["non-entailment", "not_entailment", "entailment"]):
+        message = f"'{names[0]}' and '{names[1]}' are one class in two spellings"
+        refused(message, train_file=labelled(tmp_path / "b.csv", names))
     refused("has 30 different values in 30 rows; is it the label", train_file=labelled(tmp_path / "c.csv", range(30)))
     refused("no row has a gold label", train_file=labelled(tmp_path / "d.csv", ["-", "", "-1"]))
     refused("line 3: 'b' is not a number", train_file=labelled(tmp_path / "e.csv", ["1", "b"]), do_regression=True)

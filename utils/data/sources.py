@@ -14,6 +14,7 @@ from utils.data.tables import Table, read_table, table_of
 from utils.data.tasks import TASKS, Split, Task, get_task
 from utils.errors import InputError, quoted
 from utils.flags import SourceSettings
+from utils.models.class_names import canonical
 
 logger = logging.getLogger(__name__)
 
@@ -250,10 +251,10 @@ def _check_classes(table: Table, column: str, labels: tuple[str, ...], found: Co
     for name in labels:
         if re.search(r"[\t\r\n]", name):
             raise InputError(f"{table.path}: the label {quoted(name)} holds a tab or a line break; rename it")
-        other = spelt.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()), name)
+        other = spelt.setdefault(canonical(re.sub(r"[\s_-]+", " ", name.casefold())), name)
         if other != name:
             raise InputError(
-                f"{table.path}: the labels {other!r} and {name!r} differ in spelling only; use one of them"
+                f"{table.path}: the labels {other!r} and {name!r} are one class in two spellings; use one of them"
             )
 
 
