@@ -3,6 +3,7 @@
 """
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -230,6 +231,11 @@ def _class_names(table: Table, column: str, found: Counter) -> tuple[str, ...]:
         numbers = {text: float(text) for text in found}
     except ValueError:
         return tuple(sorted(found))
+    odd = next((text for text, value in numbers.items() if not math.isfinite(value)), None)
+    if odd is not None:
+        raise InputError(
+            f"{table.path}: the column {column!r} holds {odd!r} among numbers; leave the cell empty where there is no gold label"
+        )
     if any(value != round(value) for value in numbers.values()):
         return ()
     return tuple(sorted(numbers, key=numbers.get))
