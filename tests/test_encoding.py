@@ -6,6 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from tokenizers import processors
 from transformers import AlbertConfig, AutoConfig, AutoTokenizer, BertweetTokenizer
 
 from tests import tiny
@@ -160,3 +161,14 @@ def test_a_checkpoint_in_a_cache_of_its_own_is_found_without_a_network(tmp_path,
     assert config.model_type == "albert"
     with pytest.raises(InputError, match="neither a folder here nor reachable on the hub"):
         from_pretrained(AutoConfig, "owner/name", cache_dir=tmp_path, revision="v2")
+
+
+def test_an_example_without_tokens_is_refused(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny.write_tokenizer(tmp_path))
+    options = {"fingerprint": "f", "max_length": 8, "segments": False, "cache_dir": tmp_path / "cache"}
+    assert encode((["a dog", ""],), tokenizer, **options).lengths.tolist() == [4, 2]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair="$A $B", special_tokens=[]
+    )
+    with pytest.raises(InputError, match="example 1: its text is empty, and the tokenizer adds no special tokens"):
+        encode((["a dog", ""],), tokenizer, **options)
