@@ -15,7 +15,7 @@ import re
 import shutil
 from pathlib import Path
 
-from utils.command_line import ArgumentParser, non_negative_int, parse_args, positive_int, setup_logging, shard
+from utils.command_line import MOST_SEED, ArgumentParser, parse_args, positive_int, seed_number, setup_logging, shard
 from utils.errors import InputError, run_script
 from utils.files import folder_lock, refuse_finished, write_json, write_text
 from utils.flags import SourceSettings, name_data
@@ -31,6 +31,7 @@ def add_args(parser: ArgumentParser) -> None:
     group.add_argument("--split", help="the split the embeddings are of (default: as their json says)")
 
     add_flags(parser, SourceSettings)
+    parser.add_argument("--cache_dir", help="where hub files are cached")
 
     group = parser.add_argument_group("clustering")
     group.add_argument(
@@ -48,7 +49,7 @@ def add_args(parser: ArgumentParser) -> None:
     group.add_argument("--metric", choices=("euclidean", "cosine"), default="euclidean", help="after centring")
     group.add_argument("--pca", type=positive_int, metavar="DIM", help="project on this many principal axes first")
     group.add_argument("--whiten", action="store_true", help="give every principal axis the same variance")
-    group.add_argument("--random_state", type=non_negative_int, default=0, help="seed of k-means and of all samples")
+    group.add_argument("--random_state", type=seed_number, default=0, help="seed of k-means and of all samples")
     group.add_argument(
         "--num_seeds",
         type=positive_int,
@@ -71,6 +72,10 @@ def main(argv=None) -> None:
     ks = sorted(set(args.num_clusters))
     if args.keep is not None and args.keep not in ks:
         raise InputError(f"--keep {args.keep} is not among --num_clusters {' '.join(map(str, ks))}")
+    if args.random_state + args.num_seeds - 1 > MOST_SEED:
+        raise InputError(
+            f"--random_state {args.random_state}: with --num_seeds {args.num_seeds} the last seed is above {MOST_SEED}"
+        )
 
     from utils.selection.shards import shard_folder
 
@@ -183,7 +188,7 @@ def _trusted_for(args):
     path = Path(args.embedding_path)
     if not _has_data(args) or not path.is_file() or path.with_suffix(".json").exists():
         return None
-    return open_data(settings_from(SourceSettings, args)).load(args.split or "train")
+    return open_data(settings_from(SourceSettings, args), cache_dir=args.cache_dir).load(args.split or "train")
 
 
 def _has_data(args) -> bool:
@@ -203,7 +208,7 @@ def _examples(args, embeddings):
         raise InputError(f"--split {args.split}: {embeddings.path} holds embeddings of {about['split']}")
     if not _has_data(args):
         return None
-    examples = open_data(settings).load(about["split"])
+    examples = open_data(settings, cache_dir=args.cache_dir).load(about["split"])
     embeddings.check(examples)
     return examples
 

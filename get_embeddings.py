@@ -71,6 +71,8 @@ def main(argv=None) -> None:
     name_data(args)
     if args.layer is not None and args.pooling == "pooler":
         parser.error("--layer does not go with --pooling pooler, which reads the classifier's input")
+    if args.label_order == "auto":
+        parser.error("--label_order auto is for run_glue.py and test_hans.py; state the order here, by output number")
     if not (args.model_name_or_path or args.config_name):
         raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
 
@@ -224,6 +226,11 @@ def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
     from utils.selection.embeddings import check_sha256
 
     described = path.with_suffix(".json")
+    begun = path.with_name(f"{path.name}.partial.json").exists()  # then the file may be ours, of a killed command
+    if path.exists() and not (described.exists() or begun or overwrite):
+        raise InputError(
+            f"{path} has no .json beside it, so it is not this script's; give another --output_dir or --overwrite_output_dir"
+        )
     if overwrite or not (path.exists() and described.exists()):
         return False
     expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))

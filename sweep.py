@@ -146,6 +146,7 @@ def make_sweep(args) -> Sweep:
             per_subcase=settings.hans_per_subcase,
             max_seq_length=run.max_seq_length,
             cache_dir=run.cache_dir,
+            trust_remote_code=run.trust_remote_code,
             device_flags=words_of(run, DeviceSettings, TrackerSettings, leave_out=("per_device_eval_batch_size",)),
         )
         challenges = (hans,)

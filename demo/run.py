@@ -83,7 +83,7 @@ def main(argv=None) -> None:
     stage(
         "clusters of them, and what is in each",
         "cluster_embeddings.py", "--embedding_path", out / "embeddings", "--data_dir", data,
-        "--num_clusters", 8, 32, "--output_dir", out / "clusters", done=out / "clusters" / "clusters.npz",
+        "--num_clusters", 8, 32, "--output_dir", out / "clusters", done=out / "clusters" / "clusters.json",
     )  # fmt: skip
     # Equal steps, so that only the choice differs; the tenth is trained for as many as one epoch on everything takes.
     stage(

@@ -41,7 +41,13 @@ HANS = ChallengeScores(
 
 
 def hans_run(
-    hans_dir: str, *, per_subcase: int | None, max_seq_length: int, cache_dir: str | None, device_flags: list[str]
+    hans_dir: str,
+    *,
+    per_subcase: int | None,
+    max_seq_length: int,
+    cache_dir: str | None,
+    trust_remote_code: bool,
+    device_flags: list[str],
 ) -> ChallengeRun:
     """How a sweep evaluates each of its runs on HANS. Raises InputError where the set cannot be read.
 
@@ -59,6 +65,7 @@ def hans_run(
         words += ["--max_seq_length", str(max_seq_length), "--overwrite_output_dir"]
         words += ["--max_per_subcase", str(per_subcase)] if per_subcase else []
         words += ["--cache_dir", cache_dir] if cache_dir else []
+        words += ["--trust_remote_code"] if trust_remote_code else []
         return words + device_flags
 
     identity = {"name": "HANS", "fingerprint": fingerprint, "per_subcase": per_subcase}

@@ -27,7 +27,8 @@ def open_nli_session(settings: InferenceSettings, processes: Processes) -> Sessi
     """The checkpoint with its two or three NLI classes. Raises InputError where they cannot be known."""
     source = settings.config_name or settings.model_name_or_path
     config = load_config(source, settings)
-    labels = naming.nli_labels(naming.stated_names(config.id2label), config.num_labels)
+    stated = None if settings.label_order else naming.stated_names(config.id2label)  # the user knows better
+    labels = naming.nli_labels(stated, config.num_labels)
     session = open_session(labels, settings, processes, need_head=True)
     if not session.classifier.named and settings.label_order != "auto":
         raise InputError(

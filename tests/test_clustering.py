@@ -465,6 +465,7 @@ def test_collapsed_encoder_is_reported_loudly(corpus, tmp_path, capsys):
         (["--num_clusters", "1"], "--num_clusters 1: "),
         (["--num_clusters", "3", "--keep", "4"], "--keep 4 is not among"),
         (["--num_clusters", "3", "--pca", "9"], "--pca 9"),
+        (["--random_state", str(2**32 - 1)], "the last seed is above 4294967295"),
         (["--split", "dev_matched"], "--split dev_matched: .* of train"),
         (["--task_name", "RTE"], "--task_name RTE: .* of mnli"),
         (["--embedding_path", "nowhere.npy"], "nowhere.npy: no such file"),

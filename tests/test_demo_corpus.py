@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from demo import generate
+import cluster_embeddings
+from demo import generate, run
 from hans import generate as challenge
 from hans import lexicon
 from tests import tiny
@@ -194,3 +195,10 @@ def test_config_and_tokenizer_belong_together(tokenizer):
     config = AutoConfig.from_pretrained(ALBERT)
     assert len(tokenizer) <= config.vocab_size and config.pad_token_id == tokenizer.pad_token_id
     assert config.type_vocab_size == 2 and tokenizer.model_max_length == config.max_position_embeddings
+
+
+def test_a_stage_of_the_demo_is_done_when_its_last_file_is_there(tmp_path, monkeypatch):
+    finished = {}
+    monkeypatch.setattr("demo.run.stage", lambda title, *command, done: finished.setdefault(command[0], done))
+    run.main(["--output_dir", str(tmp_path)])
+    assert finished["cluster_embeddings.py"].name == cluster_embeddings.FINISHED

@@ -230,6 +230,15 @@ def test_finished_embeddings_are_kept_and_those_of_another_checkpoint_refused(
     assert np.abs(after - before).max() > 0.1 and len(list(out.iterdir())) == 2
 
 
+def test_embeddings_of_another_program_are_not_replaced(checkpoints, data, tmp_path):
+    np.save(tmp_path / "cls_embeddings_mnli_train.npy", np.ones((37, 2)))
+    with pytest.raises(
+        InputError, match=r"cls_embeddings_mnli_train\.npy has no \.json beside it, so it is not this script's"
+    ):
+        extract(checkpoints["bert"], data, tmp_path)
+    assert extract(checkpoints["bert"], data, tmp_path, "--overwrite_output_dir").shape == (37, 32)
+
+
 def test_retrained_weights_in_the_same_folder_are_noticed(checkpoints, data, tmp_path, capsys, monkeypatch):
     checkpoint = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint")
     extract(checkpoint, data, tmp_path / "out")
@@ -301,6 +310,7 @@ def test_what_cannot_be_used_is_one_clear_line(checkpoints, data, tmp_path, caps
         "--layer 3": flags(checkpoint, data, out, "--layer", 3),
         "--layer -4": flags(checkpoint, data, out, "--layer", -4),
         "--label_order": flags(unnamed, data, out, "--logits"),
+        "--label_order auto is for run_glue.py": flags(checkpoint, data, out, "--label_order", "auto"),
         "leaves no room for text": flags(checkpoint, data, out, "--max_seq_length", 3),
         "0 is not a whole number from 1": flags(checkpoint, data, out, "--tokens_per_micro_batch", 0),
     }

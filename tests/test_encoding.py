@@ -6,9 +6,11 @@ import unicodedata
 
 import numpy as np
 import pytest
-from transformers import AlbertConfig, AutoTokenizer, BertweetTokenizer
+from tokenizers import processors
+from transformers import AlbertConfig, AutoConfig, AutoTokenizer, BertweetTokenizer
 
 from tests import tiny
+from utils.data.hub import from_pretrained
 from utils.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash
 from utils.data.tokens import encode
 from utils.errors import InputError
@@ -147,3 +149,26 @@ def test_everything_that_changes_the_tokens_is_in_the_identity_of_a_tokenizer(tm
     fast.split_special_tokens = True
     found = [before, *map(tokenizer_hash, (fast, slow(), slow(normalization=True), slow("l l 1\n")))]
     assert len(set(found)) == 5 and tokenizer_hash(slow()) == found[2]
+
+
+def test_a_checkpoint_in_a_cache_of_its_own_is_found_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--owner--name"
+    tiny.write_config(repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v1").write_text("a" * 40)
+    config = from_pretrained(AutoConfig, "owner/name", cache_dir=tmp_path, revision="v1")
+    assert config.model_type == "albert"
+    with pytest.raises(InputError, match="neither a folder here nor reachable on the hub"):
+        from_pretrained(AutoConfig, "owner/name", cache_dir=tmp_path, revision="v2")
+
+
+def test_an_example_without_tokens_is_refused(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny.write_tokenizer(tmp_path))
+    options = {"fingerprint": "f", "max_length": 8, "segments": False, "cache_dir": tmp_path / "cache"}
+    assert encode((["a dog", ""],), tokenizer, **options).lengths.tolist() == [4, 2]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair="$A $B", special_tokens=[]
+    )
+    with pytest.raises(InputError, match="example 1: its text is empty, and the tokenizer adds no special tokens"):
+        encode((["a dog", ""],), tokenizer, **options)

@@ -20,6 +20,7 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from hans import evaluate_heur_output, report
+from hans.challenge import hans_run
 from hans.data import load_hans
 from hans.generate import HEADER
 from tests import tiny
@@ -397,6 +398,24 @@ def test_run_glue_says_loudly_that_names_disagree_with_the_data(folder, tmp_path
         folder / "mnli", "--max_seq_length", "32", "--output_dir", tmp_path / "out", "--cache_dir", folder / "cache",
     )  # fmt: skip
     assert "THE CLASS NAMES LOOK WRONG" in done.stderr
+
+
+def test_a_stated_order_names_the_outputs_of_a_checkpoint_with_other_names(folder, hans, tmp_path):
+    other = variant(folder / "trained", tmp_path / "other", names=("no", "yes", "maybe"))
+    with pytest.raises(InputError, match=r"the checkpoint has no, yes, maybe; .* say it with --label_order"):
+        hans(checkpoint=other)
+    expected, _ = hans()
+    found, _ = hans("--label_order", ",".join(LABELS), checkpoint=other)
+    assert predictions(found) == predictions(expected)
+
+
+def test_a_sweep_hands_its_trust_on(folder):
+    for trust in (False, True):
+        run = hans_run(
+            str(folder / "challenge"), per_subcase=None, max_seq_length=32, cache_dir=None, trust_remote_code=trust,
+            device_flags=[],
+        )  # fmt: skip
+        assert ("--trust_remote_code" in run.flags(folder)) == trust
 
 
 def test_help_imports_nothing_heavy():

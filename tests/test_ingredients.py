@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+import cluster_embeddings
+from utils.command_line import ArgumentParser
 from utils.flags import RunSettings
 from utils.selection.ingredients import InputMaker, MakerSettings
 from utils.selection.selection import Selection
@@ -101,3 +103,14 @@ def test_embeddings_leave_the_logits_where_they_are(stages):
     logits = maker.logits()
     embeddings = maker.embeddings("cls")
     assert logits.exists() and embeddings.exists() and len(maker.done) == 2
+
+
+def test_clusters_are_made_with_the_cache_of_the_run(stages):
+    maker = stages({"cache_dir": "cache"})
+    maker.given = {"embedding_path": "embeddings"}
+    maker.clusters()
+    (_, words) = maker.done[0]
+    assert words[0] == "cluster_embeddings.py" and words[words.index("--cache_dir") + 1] == "cache"
+    parser = ArgumentParser()
+    cluster_embeddings.add_args(parser)
+    assert parser.parse_args([*words[1:]]).cache_dir == "cache"

@@ -7,6 +7,7 @@ import logging
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from tests import tiny
@@ -338,8 +339,12 @@ def test_columns_that_are_missing_or_not_clear(tmp_path):
 
 def test_labels_that_cannot_be_meant(tmp_path):
     refused("every label in the column 'label' is 'a'", train_file=labelled(tmp_path / "a.csv", "aaa"))
-    refused("'Yes' and 'yes' differ in spelling only", train_file=labelled(tmp_path / "b.csv", ["Yes", "yes", "no"]))
+    for names in (["Yes", "yes", "no"], ["non-entailment", "not_entailment", "entailment"]):
+        message = f"'{names[0]}' and '{names[1]}' are one class in two spellings"
+        refused(message, train_file=labelled(tmp_path / "b.csv", names))
     refused("has 30 different values in 30 rows; is it the label", train_file=labelled(tmp_path / "c.csv", range(30)))
+    for word in ("nan", "inf"):
+        refused(f"holds '{word}' among numbers", train_file=labelled(tmp_path / "f.csv", [0, 1, word]))
     refused("no row has a gold label", train_file=labelled(tmp_path / "d.csv", ["-", "", "-1"]))
     refused("line 3: 'b' is not a number", train_file=labelled(tmp_path / "e.csv", ["1", "b"]), do_regression=True)
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
@@ -367,6 +372,7 @@ def test_labels_that_cannot_be_meant(tmp_path):
         ("a.jsonl", b'{"text": "a", "label": "x"}\n{"label": "y"}\n', "line 2: nothing in the column 'text', where a text is"),
         ("a.jsonl", b'{"text": 3, "label": "x"}\n{"text": "a", "label": "y"}\n', "line 1: 3 in the column 'text'"),
         ("a.jsonl", b'{"text": "a", "label": ["x", "y"]}\n', r"line 1: \['x', 'y'\] in the column 'label', where a label is"),
+        ("a.jsonl", b'{"text": "a\\ud83d", "label": "x"}\n', r"line 1 holds \\ud83d, half of a character"),
         ("a.parquet", b"text,label\na,b\n", "not a readable Parquet file"),
         ("a.xlsx", b"", "unknown format; give one of .csv"),
     ],
@@ -374,6 +380,24 @@ def test_labels_that_cannot_be_meant(tmp_path):
 def test_files_that_cannot_be_read(tmp_path, name, content, pattern):
     (tmp_path / name).write_bytes(content)
     refused(rf"{name}: .*{pattern}" if "which" not in pattern else pattern, train_file=tmp_path / name)
+
+
+def test_metadata_of_parquet_that_does_not_fit(tmp_path):
+    def write(column, feature):
+        features = {
+            "text": {"dtype": "string", "_type": "Value"},
+            "label": {"names": ["no", "yes"], "_type": "ClassLabel"},
+        }
+        about = json.dumps({"info": {"features": features | {"more": feature}}})
+        table = pyarrow.table({"text": ["a", "b"], "label": column, "more": [[1], [2]]})
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
+        return tmp_path / "a.parquet"
+
+    path = write([0, 1], [{"dtype": "int64", "_type": "Value"}])
+    assert names_of(opened(train_file=path).load("train")) == ["no", "yes"]
+    refused(
+        "row 1: 'no' in the column 'label', where the data set says", train_file=write(["no", "yes"], {"_type": "List"})
+    )
 
 
 def test_places_that_are_not_there(tmp_path):

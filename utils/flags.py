@@ -89,7 +89,7 @@ class ModelSettings:
     label_order: str | None = flag(
         None,
         "what the outputs mean of a checkpoint that only says LABEL_0, LABEL_1, ...: names by output number, for example "
-        "contradiction,entailment,neutral; auto: the order that labelled dev data shows",
+        "contradiction,entailment,neutral; auto (run_glue.py, test_hans.py): the order that labelled dev data shows",
         metavar="NAMES|auto",
     )
 

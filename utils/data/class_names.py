@@ -62,7 +62,8 @@ def nli_labels(names: tuple[str, ...] | None, num_labels: int) -> tuple[str, ...
             return labels
     found = ", ".join(names) if names else f"{num_labels} unnamed outputs"
     raise InputError(
-        f"the checkpoint has {found}; HANS needs entailment, neutral and contradiction, or entailment and not_entailment"
+        f"the checkpoint has {found}; HANS needs entailment, neutral and contradiction, or entailment and not_entailment. "
+        "Where two or three outputs mean these, say it with --label_order"
     )
 
 
@@ -146,7 +147,8 @@ def unresolved_message(labels: tuple[str, ...]) -> str:
     return (
         "the checkpoint only says LABEL_0, LABEL_1, ..., so which output means which class is unknown, and guessing it "
         f"has ruined published tables. State the order, for example --label_order {','.join(labels)} (the project's "
-        "published MNLI checkpoints: contradiction,entailment,neutral), or let labelled data decide"
+        "published MNLI checkpoints: contradiction,entailment,neutral), or let labelled data "
+        "decide: --label_order auto of run_glue.py and test_hans.py"
     )
 
 

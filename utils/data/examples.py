@@ -150,6 +150,11 @@ def texts_of_labels(table: Table, column) -> list[str]:
         one_spelling = {text: re.sub(r"^(-?\d+)\.0+$", r"\1", text.strip()) for text in set(texts)}
         return [one_spelling[text] for text in texts]
     for i, value in enumerate(values):
+        if value is not None and not isinstance(value, int):
+            raise InputError(
+                f"{table.where(i)}: {quoted(value)} in the column {column!r}, where the data set says that class numbers are; "
+                "write the file again without its metadata"
+            )
         if value is not None and not -1 <= value < len(names):
             raise InputError(f"{table.where(i)}: class number {value}, but the data set names {len(names)} classes")
     return ["" if value is None or value < 0 else names[value] for value in values]

@@ -20,7 +20,7 @@ def from_pretrained(auto_class, source: str, **kwargs):
             raise InputError(
                 f"{source}: no such folder, and not the form of a hub name (name or owner/name){_OFFLINE_HINT}"
             )
-        _require_hub(source)
+        _require_hub(source, kwargs.get("cache_dir"), kwargs.get("revision"))
     return _one_line(auto_class.from_pretrained, source, auto_class, source, **kwargs)
 
 
@@ -73,7 +73,7 @@ def _one_line(load, source: str, auto_class, *args, **kwargs):
         raise InputError(f"{source}: cannot be loaded as {auto_class.__name__}: {why}{_OFFLINE_HINT}") from error
 
 
-def _require_hub(name: str) -> None:
+def _require_hub(name: str, cache_dir=None, revision: str | None = None) -> None:
     """Fail at once where the hub cannot be reached: the library itself retries for most of a minute."""
     from huggingface_hub import constants, try_to_load_from_cache, utils
 
@@ -81,7 +81,8 @@ def _require_hub(name: str) -> None:
         utils.validate_repo_id(name)
     except ValueError:
         raise InputError(f"{name!r}: no such folder, and not the form of a hub name (name or owner/name)") from None
-    if try_to_load_from_cache(name, "config.json") or any(k.lower().endswith("_proxy") for k in os.environ):
+    cached = try_to_load_from_cache(name, "config.json", cache_dir=cache_dir, revision=revision)
+    if cached or any(k.lower().endswith("_proxy") for k in os.environ):
         return
     if not constants.HF_HUB_OFFLINE:
         address = urllib.parse.urlsplit(constants.ENDPOINT)

@@ -3,6 +3,7 @@
 """
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from utils.data.tables import Table, read_table, table_of
 from utils.data.tasks import TASKS, Split, Task, get_task
 from utils.errors import InputError, quoted
 from utils.flags import SourceSettings
+from utils.models.class_names import canonical
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +231,11 @@ def _class_names(table: Table, column: str, found: Counter) -> tuple[str, ...]:
         numbers = {text: float(text) for text in found}
     except ValueError:
         return tuple(sorted(found))
+    odd = next((text for text, value in numbers.items() if not math.isfinite(value)), None)
+    if odd is not None:
+        raise InputError(
+            f"{table.path}: the column {column!r} holds {odd!r} among numbers; leave the cell empty where there is no gold label"
+        )
     if any(value != round(value) for value in numbers.values()):
         return ()
     return tuple(sorted(numbers, key=numbers.get))
@@ -250,10 +257,10 @@ def _check_classes(table: Table, column: str, labels: tuple[str, ...], found: Co
     for name in labels:
         if re.search(r"[\t\r\n]", name):
             raise InputError(f"{table.path}: the label {quoted(name)} holds a tab or a line break; rename it")
-        other = spelt.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()), name)
+        other = spelt.setdefault(canonical(re.sub(r"[\s_-]+", " ", name.casefold())), name)
         if other != name:
             raise InputError(
-                f"{table.path}: the labels {other!r} and {name!r} differ in spelling only; use one of them"
+                f"{table.path}: the labels {other!r} and {name!r} are one class in two spellings; use one of them"
             )
 
 

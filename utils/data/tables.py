@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -174,10 +175,20 @@ def _read_json(path: Path) -> Table:
             raise InputError(
                 f"{path}: {unit} {number} is {quoted(value)}, expected an object with a key for each column"
             )
+        if "\\u" in text and (lone := _lone_surrogate(value)):
+            raise InputError(
+                f"{path}: {unit} {number} holds \\u{ord(lone):04x}, half of a character; write the text again"
+            )
         rows.append(value)
         numbers.append(number)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return Table(str(path), names, lambda name: [row.get(name) for row in rows], unit, numbers)
+
+
+def _lone_surrogate(value) -> str | None:
+    """Half of a character that UTF-16 writes as two, which no UTF-8 file can hold; None where there is none."""
+    found = re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False))
+    return found and found[0]
 
 
 def _json(text: str, where: str):
@@ -199,7 +210,11 @@ def _read_parquet(path: Path) -> Table:
     # The library `datasets` keeps the names of classes in the file's metadata.
     about = json.loads((read.schema.metadata or {}).get(b"huggingface", b"{}"))
     features = about.get("info", {}).get("features", {})
-    class_names = {name: facts["names"] for name, facts in features.items() if facts.get("_type") == "ClassLabel"}
+    class_names = {
+        name: facts["names"]
+        for name, facts in features.items()
+        if isinstance(facts, dict) and facts.get("_type") == "ClassLabel"
+    }
     numbers = range(1, read.num_rows + 1)
     return Table(str(path), read.column_names, lambda name: read.column(name).to_pylist(), "row", numbers, class_names)
 

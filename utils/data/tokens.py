@@ -64,7 +64,7 @@ def encode(
     The result is cached under `cache_dir`, keyed by the data's fingerprint, the tokenizer's content and the length;
     changed data or another tokenizer can never meet a stale entry. Every file of an entry is checked by its hash (0.1 s
     for MNLI); a damaged entry is made again. Raises InputError where a tokenizer has no padding token or leaves no room
-    for text.
+    for text, and for an example without any token.
     """
     if tokenizer.pad_token_id is None:
         raise InputError(f"{type(tokenizer).__name__} has no padding token; give an encoder's tokenizer")
@@ -105,6 +105,11 @@ def _tokenise(texts, tokenizer, max_length, segments, description) -> dict[str, 
                 verbose=False,
             )
             rows = chunk["input_ids"]
+            if [] in rows:
+                raise InputError(
+                    f"example {start + rows.index([])}: its text is empty, and the tokenizer adds no special tokens, so there "
+                    "is nothing for the model to read; remove the example"
+                )
             lengths[start : start + len(rows)] = [len(row) for row in rows]
             ids.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
             if segments:

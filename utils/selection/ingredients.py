@@ -139,6 +139,7 @@ class InputMaker:
         words = [
             "cluster_embeddings.py", "--embedding_path", embeddings,
             *words_of(self.settings, SourceSettings),
+            *(["--cache_dir", self.settings.cache_dir] if self.settings.cache_dir else []),
             "--num_clusters", self.making.num_clusters, "--num_seeds", 1, "--random_state", self.seed,
         ]  # fmt: skip
         self._run(words, out, done=out / "clusters.json", reads=[embeddings], main_only=True)
