@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.data.class_names import canonical
 from utils.data.examples import Columns, Examples, examples_of, load_from_hub, load_split, texts_of_labels
 from utils.data.tables import Table, read_table, table_of
 from utils.data.tasks import TASKS, Split, Task, get_task
 from utils.errors import InputError, quoted
 from utils.flags import SourceSettings
-from utils.models.class_names import canonical
 
 logger = logging.getLogger(__name__)
 
