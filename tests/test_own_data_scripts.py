@@ -231,6 +231,7 @@ def test_two_classes_and_three_are_merged_by_name(world, trained, tmp_path):
         ({"hypothesis": None, "premise": None, "text": ["a"] * 12}, "has the texts text, but custom has 2"),
         ({"group": ["a"] * 11 + ["worst group"]}, "reports use the name 'worst group' otherwise"),
         ({"group": ["a"] * 11 + [""]}, "line 13 has an empty 'group'"),
+        ({"group": ["a"] * 11 + ["b\tc"]}, r"line 13: the 'group' 'b\\tc' holds a tab or a line break; rename it"),
     ],
 )
 def test_challenge_sets_that_do_not_fit(world, trained, tmp_path, change, pattern):

@@ -1,6 +1,7 @@
 """Challenge sets that a run evaluates itself: a labelled file with a column `group`."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from utils.data.challenge import MEAN, WORST
@@ -8,7 +9,7 @@ from utils.data.examples import Columns, Examples, examples_of, fingerprint_of, 
 from utils.data.sources import NO_LABEL, choose_columns, named_path
 from utils.data.tables import read_table
 from utils.data.tasks import Task
-from utils.errors import InputError
+from utils.errors import InputError, quoted
 
 GROUP = "group"
 
@@ -59,6 +60,12 @@ def _read(name: str, path: str, task: Task) -> GroupedSet:
     if taken or name == "chosen":
         raise InputError(
             f"--challenge {name}: reports use the name {min(taken, default=name)!r} otherwise; give another one"
+        )
+    odd = next((group for group in examples.genres if re.search(r"[\t\r\n]", group)), None)
+    if odd is not None:
+        row = examples.numbers[examples.genres.index(odd)]
+        raise InputError(
+            f"--challenge {name}: {path}: {table.unit} {row}: the {GROUP!r} {quoted(odd)} holds a tab or a line break; rename it"
         )
     if "" in examples.genres:
         row = examples.numbers[examples.genres.index("")]
