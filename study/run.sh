@@ -12,7 +12,7 @@
 #   study/run.sh collect                                          # adds the finished runs to study/results.csv and docs/study.md
 #
 # The inputs of the arms (proxy run, embeddings, clusters) are made once for each folder, with the first of its seeds.
-# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main.
+# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main or scratch.
 set -euo pipefail
 case ${1:-} in
   tune | main | curve | thirty | pool | scratch | collect) part=$1 && shift ;;
@@ -88,8 +88,9 @@ case $part in
   scratch)
     python -m demo.generate --output_dir "$OUT/corpus" --num_train 12000 --num_dev 1000
     python -m hans.generate --output_dir "$OUT/challenge" --per_subcase 100
-    python sweep.py --strategies random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location jtt_random \
-      counter_heuristic rare importance rs2 poe --data_pcts 0.1 --budget steps --seeds "$@" --plugin study/arms.py \
+    few="random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facility_location jtt_random counter_heuristic rare
+      importance rs2 poe"
+    python sweep.py --strategies ${ARMS:-$few} --data_pcts 0.1 --budget steps --seeds "$@" --plugin study/arms.py \
       --config_name demo/albert-tiny --tokenizer_name demo/albert-tiny --task_name MNLI --data_dir "$OUT/corpus" \
       --max_seq_length 64 --per_device_train_batch_size 32 --learning_rate 1e-3 --warmup_ratio 0.1 --num_train_epochs 3 \
       --logging_steps 1000 --save_steps 100000 --hans_dir "$OUT/challenge" ${JOBS:+--jobs $JOBS} --output_dir "$OUT/scratch"
