@@ -261,10 +261,12 @@ def test_a_kill_leaves_no_gold_of_earlier_data_beside_new_logits(checkpoints, da
 
 def test_what_changes_the_numbers_is_noticed_in_the_same_folder(checkpoints, data, tmp_path):
     checkpoint, out = shutil.copytree(checkpoints["bert"], tmp_path / "checkpoint"), tmp_path / "out"
-    extract(checkpoint, data, out, "--logits")
-    order = ("--logits", "--label_order", "entailment,neutral,contradiction")
+    unnamed, path = {f"LABEL_{i}": i for i in range(3)}, checkpoint / "config.json"
+    names = {"label2id": unnamed, "id2label": {i: name for name, i in unnamed.items()}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    extract(checkpoint, data, out, "--logits", "--label_order", "contradiction,entailment,neutral")
     with pytest.raises(InputError, match=r"logits_mnli_train.npy holds other embeddings \(outputs: "):
-        extract(checkpoint, data, out, *order)
+        extract(checkpoint, data, out, "--logits", "--label_order", "entailment,neutral,contradiction")
     for name, key, value in (("config", "hidden_act", "relu"), ("tokenizer", "normalizer", None)):
         path = checkpoint / f"{name}.json"
         before = path.read_text()
