@@ -943,7 +943,7 @@ def test_test_sets_of_some_runs_do_not_matter(tmp_path):
     assert len(load_runs(tmp_path).results) == 2
 
 
-@pytest.mark.parametrize("folder", ["study/first", "study"])
+@pytest.mark.parametrize("folder", ["study/first", "study", "study/scratch"])
 def test_a_studys_recorded_rows_give_its_tables(tmp_path, folder):
     """results.csv, with what stands beside it, gives results.md again; and so the tables of the first study's page."""
     folder = tiny.ROOT / folder
