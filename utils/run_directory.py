@@ -119,9 +119,9 @@ class RunDirectory:
             )
 
     def begin(self, *, predictions=(), **facts) -> None:
-        """Create the folder and write `run.json` with `facts` (what data, what selection, the MACHINE_FACTS); a
-        continued run must have the same ones. With `overwrite`, remove what an earlier run of ours left there. predictions: names of the files with
-        answers to test sets."""
+        """Create the folder and write `run.json` with `facts` (what data, what selection, the MACHINE_FACTS); a continued
+        run must have the same ones. With `overwrite`, remove what an earlier run of ours left there. predictions: names of the
+        files with answers to test sets."""
         facts = json.loads(json.dumps(facts, default=to_json))
         if self.resuming:
             before = read_json(self.path / RUN_FILE)

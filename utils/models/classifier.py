@@ -66,9 +66,10 @@ def load_classifier(
     """Load the checkpoint that the settings name, or build a model with random weights from the config alone.
 
     `labels` () means regression. A checkpoint's named classes are matched by name. Unnamed ones (LABEL_0, ...) and a new
-    classifier layer take --label_order; without it the outputs of a new layer are in the order of `labels`, and those of
-    unnamed classes too until `name_outputs` says otherwise: the result has `named=False`. `need_head` refuses checkpoints that lack any part of a trained classifier. float32
-    throughout; new layers are initialised from `seed`. Raises InputError for anything that does not load or fit.
+    classifier layer take --label_order. Without it, outputs are taken in the order of `labels`: those of a new layer for good,
+    unnamed ones until `name_outputs` says otherwise (`named=False`). `need_head` refuses checkpoints that lack any part of a
+    trained classifier. float32 throughout; new layers are initialised from `seed`. Raises InputError for anything that does
+    not load or fit.
     """
     import transformers
     from transformers import AutoModelForSequenceClassification

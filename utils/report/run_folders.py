@@ -149,6 +149,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
         "precision": found.text("precision", optional=True),
         "version": version,
     }
+    tested, tests = _challenge_scores(path, challenges)
     result = Result(
         name=path.name,
         folder=path,
@@ -157,7 +158,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
         budget=budget,
         seed=arguments.count("seed"),
         m=m,
-        scores=dev | _group_scores(found) | _challenge_scores(path, challenges),
+        scores=dev | _group_scores(found) | tested,
         cost=sum(map(_cost, [found, *gone_through])),
         seconds=train.number("seconds"),
         subset=_subset(path / CARD_FILE, name),
@@ -170,11 +171,11 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
     if objective.names:
         read = [key for key, readers in OBJECTIVE_FLAGS.items() if objective.text("name") in readers]
         choice |= {key: arguments.plain(key) for key in read if not key.endswith("_path")}
-    tests = run.part("challenge sets", optional=True).plain_values()
-    tests = {test: (("fingerprint", fingerprint),) for test, fingerprint in tests.items()}
+    fingerprints = run.part("challenge sets", optional=True).plain_values()
+    own_tests = {test: (("fingerprint", fingerprint),) for test, fingerprint in fingerprints.items()}
     return _Found(
         name, result, given or found.text("task"), tuple(dev), data, tuple(settings.items()),
-        tuple((key, value) for key, value in choice.items() if value not in (None, False)), tests | _tested_on(path, challenges),
+        tuple((key, value) for key, value in choice.items() if value not in (None, False)), own_tests | tests,
     )  # fmt: skip
 
 
@@ -233,10 +234,10 @@ def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[
 
 def _run_at(model: Path, path: Path, paths: list[Path]) -> Path | None:
     """The run among `paths` that a run at `path` names as its checkpoint."""
-    for other in paths:
-        if other.resolve() == model.resolve():
-            return other
-    ends = [other for other in paths if len(model.parts) > 1 and other.resolve().parts[-2:] == model.parts[-2:]]
+    at = {other.resolve(): other for other in paths}
+    if (exact := at.get(model.resolve())) is not None:
+        return exact
+    ends = [other for place, other in at.items() if len(model.parts) > 1 and place.parts[-2:] == model.parts[-2:]]
     beside = [other for other in ends if other.parent == path.parent]
     return (beside or (ends if len(ends) == 1 else [None]))[0]
 
@@ -265,36 +266,28 @@ def _group_scores(found: Fields) -> dict[str, float]:
     return scores
 
 
-def _challenge_scores(path: Path, challenges) -> dict[str, float]:
-    """Accuracies on the challenge sets that a script of their own evaluated, where it did."""
-    scores = {}
+def _challenge_scores(path: Path, challenges) -> tuple[dict[str, float], dict[str, tuple]]:
+    """Accuracies on the challenge sets that a script of their own evaluated, where it did; and by set, what it was evaluated on
+    and how. Older files say less."""
+    scores, tests = {}, {}
     for challenge in challenges:
         file = path / challenge.results_file
         if not file.exists():
             continue
         try:
-            own = challenge.read(read_json(file))
+            own = challenge.read(content := read_json(file))
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{file}: not the results of {challenge.name}: {error} is missing or of another kind; evaluate the run again"
             ) from None
         scores |= Fields(own, str(file)).fractions()
-    return scores
-
-
-def _tested_on(path: Path, challenges) -> dict[str, tuple]:
-    """By challenge set that a script of its own evaluated: what it was evaluated on, and how. Older files say less."""
-    found = {}
-    for challenge in challenges:
-        if (file := path / challenge.results_file).exists():
-            facts = Fields(read_json(file), str(file))
-            data = facts.part("data", optional=True)
-            found[challenge.name] = (
-                ("fingerprint", data.plain("fingerprint")),
-                ("pairs", facts.plain("n")),
-                ("collapse", facts.plain("collapse")),
-            )
-    return found
+        facts = Fields(content, str(file))
+        tests[challenge.name] = (
+            ("fingerprint", facts.part("data", optional=True).plain("fingerprint")),
+            ("pairs", facts.plain("n")),
+            ("collapse", facts.plain("collapse")),
+        )
+    return scores, tests
 
 
 def _subset(path: Path, name: str) -> dict[str, float]:

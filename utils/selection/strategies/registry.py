@@ -51,10 +51,11 @@ class Pool:
 class Picks:
     """What a strategy returns: rows int64, in order, at least m of them (those past m are not taken).
 
-    weights: float (same length) or None for ones; relative: these weights say how examples count beside each other, and
-    their mean over the whole choice is made 1; scores: (n,), as in Selection; ordered: training should visit them in this
-    order; natural: how many of `rows` the method itself would keep when no budget is given; notes: facts for the
-    provenance, a list where gold labels are chosen from alone and differ; counts: numbers that are added up then.
+    weights: float (same length) or None for ones; relative: the weights are divided by their mean over the whole choice;
+    scores: (n,), as in Selection; ordered: training should visit them in this order; natural: how many of `rows` the method
+    itself would keep when no budget is given; notes: facts for the provenance; counts: numbers for the provenance. With
+    --class_balanced a strategy is called once for each gold label. Then counts are added up, and notes that differ become a
+    list.
     """
 
     rows: np.ndarray

@@ -32,9 +32,10 @@ def select(
 
     m: exact size, or None where the method has a size of its own (forgettable, centroids, semdedup, bias_reweight);
     class_balanced: the budget is split over gold labels in proportion (largest remainder) and each label chosen from
-    alone; start_from: these rows, without weights or repeats, come first and count towards m and towards their label's
-    part of it, and k-center, facility location and herding choose around them; params: the strategy's own, None for its default. Deterministic in (inputs, seed). Raises InputError
-    for a missing input, an unknown parameter, an impossible budget.
+    alone; start_from: these rows, without weights or repeats, come first. They count towards m and towards their label's
+    part of it, and k-center, facility location and herding choose around them; params: the strategy's own, None for its
+    default. Deterministic in (inputs, seed). Raises InputError for a missing input, an unknown parameter, an impossible
+    budget.
     """
     chosen = get_strategy(name)
     for need in chosen.needs:
