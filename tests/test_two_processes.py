@@ -100,6 +100,27 @@ def test_dynamics_agree(one, two):
     assert a.shape == (3, TRAIN, 3) and np.abs(a.astype(float) - b).max() < 2e-3  # float16
 
 
+def test_a_group_that_ended_leaves_no_thread(tmp_path):
+    """A thread that outlives its group now and then aborts Python at its end, although everything is written."""
+    script = tmp_path / "ends.py"
+    script.write_text(
+        "import importlib, pathlib\n"
+        "from utils.models import distributed\n"
+        "processes = distributed.start(use_cpu=True)\n"
+        "importlib.import_module('transformers.models.bert.modeling_bert')  # imports what keeps groups alive\n"
+        "importlib.import_module('torch.distributed.nn')\n"
+        "processes.barrier()\n"
+        "def gloo():\n"
+        "    return [name for name in map(read, pathlib.Path('/proc/self/task').iterdir()) if 'gloo' in name]\n"
+        "def read(task):\n"
+        "    return (task / 'comm').read_text()\n"
+        "assert gloo(), 'no thread to look for'\n"
+        "distributed.stop()\n"
+        "assert not gloo(), gloo()\n"
+    )
+    launch(["torch.distributed.run", "--standalone", "--nproc_per_node=2"], script)
+
+
 def test_accelerate_launch_is_another_way_to_start_it(world, one):
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     # Its launcher of several processes without MPI is called --multi_gpu; without a GPU they find gloo and the CPU.

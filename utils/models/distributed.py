@@ -12,6 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+# Before a group exists: the functions of this module keep the group of the moment of their import as a default value.
+# transformers imports it with the model, and then `stop` would leave the group's threads alive. At the end of Python
+# such a thread now and then aborts the process, after all files are written.
+import torch.distributed.nn
+
 from utils.errors import InputError, quoted
 
 
