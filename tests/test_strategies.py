@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from utils.data.examples import load_split
 from utils.data.overlap import overlap_share, supports_heuristics
+from utils.data.tasks import get_task
 from utils.errors import InputError
+from utils.selection.card import subset_card
+from utils.selection.cluster_quality import pair_facts
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
 from utils.selection.features import Features
@@ -354,10 +358,32 @@ def test_duplicates_across_labels_need_all_labels_at_once():
     assert len(select("semdedup", INPUTS, 30, 0, across_labels=True, start_from=start)) == 30
 
 
-@pytest.mark.parametrize("name", ["counter_heuristic", "bias_reweight"])
-def test_heuristics_need_the_premise_first(name):
-    with pytest.raises(InputError, match="in qnli the sentence is the premise"):
-        select(name, dataclasses.replace(INPUTS, facts={"task": "qnli"}), 30, 0)
+def test_a_task_whose_hypothesis_comes_first_is_read_as_premise_and_hypothesis(tmp_path):
+    """QNLI is what RTE would be with its columns turned round: the choices and what is said of them are the same."""
+    words = np.array("the cat dog sees hears big small old".split())
+    rng = np.random.default_rng(0)
+    premises = [" ".join(rng.choice(words, size=6)) for _ in range(60)]
+    hypotheses = [" ".join(rng.choice(words, size=2) if i % 2 else premises[i].split()[1:4]) for i in range(60)]
+    labels = rng.choice(["entailment", "not_entailment"], size=60)
+    read = {}
+    for name, header, first, second in [
+        ("rte", "index\tsentence1\tsentence2\tlabel", premises, hypotheses),
+        ("qnli", "index\tquestion\tsentence\tlabel", hypotheses, premises),
+    ]:
+        rows = [f"{i}\t{a}\t{b}\t{c}" for i, (a, b, c) in enumerate(zip(first, second, labels, strict=True))]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        read[name] = load_split(get_task(name), "train", data_dir=tmp_path / name)
+    assert read["qnli"].texts == read["rte"].texts[::-1]
+    for strategy in ("counter_heuristic", "bias_reweight", "bias_reweight_rich"):
+        chosen = {name: select(strategy, Inputs.of(examples), 9, 0) for name, examples in read.items()}
+        np.testing.assert_array_equal(chosen["qnli"].indices, chosen["rte"].indices)
+        cards = [subset_card(chosen[name], examples) for name, examples in read.items()]
+        for what in ("words", "word_overlap", "contradicts"):
+            assert cards[0][what] == cards[1][what]
+    facts = [pair_facts(examples) for examples in read.values()]
+    np.testing.assert_array_equal(facts[0].overlap, facts[1].overlap)
+    assert 0 < facts[0].supports["lexical_overlap"].sum() < 60
 
 
 def test_random_does_not_depend_on_what_else_is_known():

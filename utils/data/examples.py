@@ -44,6 +44,11 @@ class Examples:
         return len(self.texts[0])
 
     @property
+    def premise_first(self) -> tuple[list[str], ...]:
+        """The texts with the premise before the hypothesis: what word overlap, heuristics and shallow models look at."""
+        return self.texts[::-1] if self.task.hypothesis_first else self.texts
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return self.task.labels
 

@@ -38,7 +38,8 @@ class Task:
     in place of a label in rows that have none; such rows are left out. hub_dataset, hub_name: data set and configuration
     on the hub; without hub_text_columns it is not there. The hub numbers the classes of some tasks in another order; its
     own names say which, so no order is stored for it here. skip_short_rows: the official file is known to hold rows that
-    are cut short. score_range: the lowest and highest score that a regression predicts.
+    are cut short. score_range: the lowest and highest score that a regression predicts. hypothesis_first: of the two texts the
+    hypothesis comes first.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Task:
     genre_column: str | None = None
     skip_short_rows: bool = False
     score_range: tuple[float, float] | None = None
+    hypothesis_first: bool = False
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -172,6 +174,7 @@ _TASKS = (
     Task(
         name="qnli", text_columns=("question", "sentence"), label_column="label", labels=_ENTAILMENT,
         metrics=("acc",), hub_name="qnli", hub_text_columns=("question", "sentence"), id_column="index",
+        hypothesis_first=True,
         **_one_of_each("qnli", "QNLI"),
     ),
     Task(

@@ -37,7 +37,7 @@ def subset_card(selection: Selection, examples: Examples) -> dict:
     lengths = np.sum([[len(words(text)) for text in column] for column in examples.texts], axis=0)
     card["words"] = _histogram(lengths, rows, LENGTH_EDGES)
     if len(examples.texts) == 2:
-        overlap = overlap_share(*examples.texts)
+        overlap = overlap_share(*examples.premise_first)
         card["word_overlap"] = _histogram(overlap, rows, OVERLAP_EDGES)
         if "labels" in card and "entailment" in examples.label_names:
             not_entailed = examples.labels != examples.label_names.index("entailment")
@@ -46,7 +46,7 @@ def subset_card(selection: Selection, examples: Examples) -> dict:
                     "subset": int((supported & not_entailed)[rows].sum()),
                     "full": int((supported & not_entailed).sum()),
                 }
-                for name, supported in supports_heuristics(*examples.texts).items()
+                for name, supported in supports_heuristics(*examples.premise_first).items()
             }
     if selection.scores is not None:
         card["score_quantiles"] = {

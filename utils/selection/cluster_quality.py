@@ -118,7 +118,8 @@ def pair_facts(examples) -> PairFacts:
     if len(examples.texts) == 2:
         from utils.data.overlap import overlap_share, supports_heuristics
 
-        overlap, supports = overlap_share(*examples.texts), supports_heuristics(*examples.texts)
+        pair = examples.premise_first
+        overlap, supports = overlap_share(*pair), supports_heuristics(*pair)
     return PairFacts(examples.label_names, classes, genre_names, genres, lengths, overlap, supports)
 
 

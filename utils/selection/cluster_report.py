@@ -145,7 +145,7 @@ def _texts(clusters, examples) -> list[str]:
         for where in ("nearest", "farthest"):
             for i in row[where]:
                 label = _label(examples, i)
-                rows.append([where, str(i), label, *(_plain_text(column[i]) for column in examples.texts)])
+                rows.append([where, str(i), label, *(_plain_text(column[i]) for column in examples.premise_first)])
         head = ["", "row", "label", *("premise", "hypothesis")[: len(examples.texts)]]
         parts += [f"### Cluster {row['cluster']} ({row['size']} examples)", "", *_table(head, rows), ""]
     return parts

@@ -189,7 +189,7 @@ class InputMaker:
         from utils.selection.bias_models import shallow_probability
 
         examples = open_data(self.settings, cache_dir=self.settings.cache_dir).load("train")
-        wrong = 1 - shallow_probability(examples.texts, examples.labels, self.seed)
+        wrong = 1 - shallow_probability(examples.premise_first, examples.labels, self.seed)
         return 1 + (self.making.crossfit_weight - 1) * wrong
 
     def two_splits(self) -> list[Path]:

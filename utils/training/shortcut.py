@@ -93,7 +93,7 @@ def make_bias(settings: RunSettings, examples: Examples) -> np.ndarray:
     if settings.bias == "hypothesis":
         if len(examples) < 2:
             raise InputError(f"{what} needs two examples: no example is scored by a model that saw it")
-        found = hypothesis_bias(examples.texts, examples.labels, settings.drawing_seed)
+        found = hypothesis_bias(examples.premise_first, examples.labels, settings.drawing_seed)
     else:
         _check_pairs(examples, f"{what} with --bias overlap", "take --bias hypothesis")
         if "entailment" not in examples.label_names:
@@ -101,7 +101,7 @@ def make_bias(settings: RunSettings, examples: Examples) -> np.ndarray:
                 f"{what}: {examples.task.name} has no class called entailment; take --bias hypothesis or give --bias_path"
             )
         found = overlap_bias(
-            examples.texts,
+            examples.premise_first,
             examples.labels,
             examples.label_names,
             settings.drawing_seed,
@@ -170,7 +170,7 @@ def find_groups(settings: RunSettings, examples: Examples, selection: Selection)
         values = _column(examples, settings)
     else:
         _check_pairs(examples, "the default groups", "give --group_column")
-        held = supports_heuristics(*examples.texts)["lexical_overlap"]
+        held = supports_heuristics(*examples.premise_first)["lexical_overlap"]
         sides = ("no overlap", "overlap")
         values = [
             f"{examples.label_names[label]}, {sides[h]}"

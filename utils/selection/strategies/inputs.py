@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 class Inputs:
     """n examples and whatever is known about them; None where it is not.
 
-    labels: int64 (n,), or float32 for regression; genres: n strings; texts: one list of n strings per text column;
+    labels: int64 (n,), or float32 for regression; genres: n strings; texts: one list of n strings per text, the premise
+    before the hypothesis;
     class_names: C names; embeddings: float32 (n, d), possibly memory-mapped; pooling: how they were pooled; dynamics: of
     the first run, more_dynamics: of further runs on the same examples; logits: float (n, C) of one checkpoint; held_out:
     float (n, C) logits by models that were not trained on the example; scores:
@@ -57,7 +58,7 @@ class Inputs:
         """The inputs of these examples; `known` are further fields, already checked against them."""
         facts = {"task": examples.task.name, "split": examples.split, **known.pop("facts", {})}
         return cls(
-            len(examples), examples.fingerprint, examples.labels, examples.genres, examples.texts,
+            len(examples), examples.fingerprint, examples.labels, examples.genres, examples.premise_first,
             examples.label_names, facts=facts, **known,
         )  # fmt: skip
 

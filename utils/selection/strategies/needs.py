@@ -75,9 +75,8 @@ _NEEDS = (
     Need("pairs", lambda inputs: len(inputs.texts) == 2, "a premise and a hypothesis: a --task_name of sentence pairs"),
     Need(
         "entailment",
-        lambda inputs: "entailment" in inputs.class_names and inputs.facts.get("task") != "qnli",
-        "a class called entailment, and the premise as the first text: --task_name mnli, rte or another NLI task (in qnli the "
-        "sentence is the premise, and it is the second text)",
+        lambda inputs: "entailment" in inputs.class_names,
+        "a class called entailment: --task_name mnli, rte or another NLI task",
     ),
     Need(
         "embeddings",
