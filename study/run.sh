@@ -5,18 +5,19 @@
 #   study/run.sh tune 0.1                                         # learning rates at 10 %, random choices, on a tenth of train
 #   export LEARNING_RATE=...                                      # the best of them
 #   study/run.sh main 0 1 2                                       # every arm at 10 %, these seeds; then 3 4 5, ...
-#   study/run.sh thirty 0 1 2 3 4                                 # six arms at 30 %, at the learning rate of 30 %
+#   ARMS="random ccs rs2" SHARES=0.3 study/run.sh main 18 19      # these arms and seeds at another share
 #   study/run.sh curve 0.05 0 1 2 3 4                             # random at another share, at its learning rate
 #   study/run.sh pool 0 1 2                                       # dfr, where 3,160 pairs are everything
 #   study/run.sh scratch 0 1 2                                    # most arms on generated pairs, a tiny ALBERT from scratch
 #   study/run.sh collect                                          # adds the finished runs to study/results.csv and docs/study.md
 #
 # The inputs of the arms (proxy run, embeddings, clusters) are made once for each folder, with the first of its seeds.
-# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main or scratch.
+# DEVICE holds flags of the device, for example DEVICE=--bf16; JOBS is the number of runs at a time; ARMS are other arms of main or
+# scratch; SHARES are other shares of main; RATES are other learning rates of tune.
 set -euo pipefail
 case ${1:-} in
-  tune | main | curve | thirty | pool | scratch | collect) part=$1 && shift ;;
-  *) echo "study/run.sh: the parts are tune, main, thirty, curve, pool, scratch and collect, not '${1:-}'" >&2 && exit 2 ;;
+  tune | main | curve | pool | scratch | collect) part=$1 && shift ;;
+  *) echo "study/run.sh: the parts are tune, main, curve, pool, scratch and collect, not '${1:-}'" >&2 && exit 2 ;;
 esac
 OUT=$(realpath -m "${OUT:?name an empty folder}") MNLI_DIR=$(realpath "$MNLI_DIR") HANS_DIR=$(realpath "$HANS_DIR")
 [ -e "$MODEL" ] && MODEL=$(realpath "$MODEL")
@@ -56,24 +57,20 @@ arms="random stratified diverse prototypes_easy ambiguous_mixed el2n ccs facilit
 
 case $part in
   tune)
-    for rate in 5e-5 1e-4 2e-4 4e-4; do
+    for rate in ${RATES:-5e-5 1e-4 2e-4 4e-4}; do
       python sweep.py --strategies random --data_pcts "$@" --seeds 100 101 $common --data_dir "$split/tune" \
         --learning_rate "$rate" --output_dir "$OUT/tune-$rate" || echo "learning rate $rate: no usable run"
     done
     ;;
   main)
     folder=$OUT/main-$1
-    sweep="--data_pcts 0.1 --seeds $* $common $measured --learning_rate $LEARNING_RATE --plugin study/arms.py
+    sweep="--data_pcts ${SHARES:-0.1} --seeds $* $common $measured --learning_rate $LEARNING_RATE --plugin study/arms.py
       --target_path $folder/target --output_dir $folder"
     python sweep.py --strategies ${arms/rds /} --inputs_only $sweep
     # rds compares vectors of one model: that of the proxy run.
     python get_embeddings.py --model_name_or_path "$folder/selector/proxy_run" --task_name MNLI --data_dir "$split/target" \
       --split dev_matched --max_seq_length 128 ${DEVICE:-} --output_dir "$folder/target"
     python sweep.py --strategies ${ARMS:-$arms} $sweep
-    ;;
-  thirty)
-    python sweep.py --strategies random diverse facility_location el2n ccs rare --data_pcts 0.3 --seeds "$@" $common \
-      $measured --learning_rate "$LEARNING_RATE" --output_dir "$OUT/thirty-$1"
     ;;
   curve)
     share=$1 && shift
@@ -96,7 +93,7 @@ case $part in
       --logging_steps 1000 --save_steps 100000 --hans_dir "$OUT/challenge" ${JOBS:+--jobs $JOBS} --output_dir "$OUT/scratch"
     ;;
   collect)
-    python -m study.collect "$OUT"/main-* "$OUT"/thirty-* "$OUT"/curve-*
+    python -m study.collect "$OUT"/main-* "$OUT"/curve-*
     python report.py study/results.csv --brief
     if [ -e "$OUT/scratch" ]; then
       python -m study.collect "$OUT/scratch" --output_dir study/scratch
