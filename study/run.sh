@@ -66,10 +66,12 @@ case $part in
     folder=$OUT/main-$1
     sweep="--data_pcts ${SHARES:-0.1} --seeds $* $common $measured --learning_rate $LEARNING_RATE --plugin study/arms.py
       --target_path $folder/target --output_dir $folder"
-    python sweep.py --strategies ${arms/rds /} --inputs_only $sweep
-    # rds compares vectors of one model: that of the proxy run.
-    python get_embeddings.py --model_name_or_path "$folder/selector/proxy_run" --task_name MNLI --data_dir "$split/target" \
-      --split dev_matched --max_seq_length 128 ${DEVICE:-} --output_dir "$folder/target"
+    if [[ " ${ARMS:-$arms} " == *" rds "* ]]; then
+      # rds compares vectors of one model: that of the proxy run, which ccs needs as well.
+      python sweep.py --strategies ccs --inputs_only $sweep
+      python get_embeddings.py --model_name_or_path "$folder/selector/proxy_run" --task_name MNLI --data_dir "$split/target" \
+        --split dev_matched --max_seq_length 128 ${DEVICE:-} --output_dir "$folder/target"
+    fi
     python sweep.py --strategies ${ARMS:-$arms} $sweep
     ;;
   curve)
