@@ -103,9 +103,10 @@ def train_on_choice(args) -> None:
 
     settings, request = settings_from(RunSettings, args), choice_request(args)
     needs = [NEEDS[name] for name in get_strategy(args.strategy).needs]
+    costs: dict = {}  # of what is made here, by its file, in epochs
 
     def pick(examples):
-        maker = _maker(args, settings, examples, request.files.paths())
+        maker = _maker(args, settings, examples, costs, request.files.paths())
         files = InputFiles(**maker.fill_in(needs, request.parameters))
         return choose(dataclasses.replace(request, files=files), examples, settings.drawing_seed)
 
@@ -114,7 +115,7 @@ def train_on_choice(args) -> None:
         print(format_card(card))
         return card
 
-    choice = finetune.Choice(pick, describe)
+    choice = finetune.Choice(pick, describe, making_epochs=lambda: sum(costs.values()))
     finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
 
 
@@ -127,15 +128,17 @@ def train_online(args) -> None:
 
     settings = settings_from(RunSettings, args)
     examples = open_data(settings, cache_dir=settings.cache_dir).load("train")
-    options = {}
+    options, costs = {}, {}
     rows = len(finetune.training_rows(settings, examples, finetune.Choice()))
     if SCHEMES[args.online].subset:
         options["subset_size"] = budget(rows, data_pct=args.data_pct)
         options["replacement"] = args.replacement
     if SCHEMES[args.online].needs_irreducible_loss:
-        options["irreducible_loss"] = irreducible_loss(args, settings, examples)
+        options["irreducible_loss"] = irreducible_loss(args, settings, examples, costs)
     version = SCHEMES[args.online].version
-    choice = finetune.Choice(make_batches=make_batches(args.online, **options), version=version)
+    choice = finetune.Choice(
+        make_batches=make_batches(args.online, **options), version=version, making_epochs=lambda: sum(costs.values())
+    )
     results = finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
     if not _first_process():
         return
@@ -147,11 +150,11 @@ def train_online(args) -> None:
     )
 
 
-def irreducible_loss(args, settings, examples):
-    """The file that the user gave, or the one made here. Raises InputError for other rows, or what are no numbers."""
+def irreducible_loss(args, settings, examples, costs: dict):
+    """The file that the user gave, or the one made here, whose cost is added to `costs`. Raises InputError for other rows, or what are no numbers."""
     import numpy as np
 
-    path = args.irreducible_loss or _maker(args, settings, examples).irreducible_loss(examples)
+    path = args.irreducible_loss or _maker(args, settings, examples, costs).irreducible_loss(examples)
     loss = read_npz(path, required=("irreducible_loss",))["irreducible_loss"]
     if loss.shape != (len(examples),):
         raise InputError(f"{path}: irreducible losses of {loss.shape} rows, but the data has {len(examples)}")
@@ -162,10 +165,11 @@ def irreducible_loss(args, settings, examples):
     return loss
 
 
-def _maker(args, settings, examples, given=None) -> InputMaker:
+def _maker(args, settings, examples, costs: dict, given=None) -> InputMaker:
+    """The maker of inputs, which adds what its stages cost to `costs`."""
     making = settings_from(MakerSettings, args)
     facts = {"n": len(examples), "fingerprint": examples.fingerprint}
-    return InputMaker(settings, making, seed=settings.drawing_seed, given=given, **facts)
+    return InputMaker(settings, making, seed=settings.drawing_seed, given=given, epochs=costs, **facts)
 
 
 def _first_process() -> bool:

@@ -24,6 +24,7 @@ import torch
 from safetensors.numpy import load_file
 
 from tests import forked, tiny
+from utils.costs import FORWARD
 from utils.data.examples import load_split
 from utils.data.tasks import get_task
 from utils.errors import run_script
@@ -189,6 +190,9 @@ def test_what_a_strategy_needs_is_made_once_and_kept(world, tmp_path):
     assert len(done.selection) == 27 and done.selection.provenance["method"] == "cluster_ccs"
     results = json.loads((out / "results.json").read_text())
     assert results["selection"]["m"] == 27 and results["selection"]["method"] == "cluster_ccs"
+    assert results["selection"]["making_epochs"] == pytest.approx(
+        1 + 2 * FORWARD + FORWARD
+    )  # a run, snapshots, embeddings
     assert "cluster_ccs: 27 of 90 examples" in done.stdout and done.train["examples"] == 2 * 27
     made = kept(out)
     assert {
@@ -323,6 +327,10 @@ def test_rs2_trains_for_as_long_as_a_subset(world, tmp_path):
     assert fewer.train["examples"] == 2 * 12 and "where 2 full epochs take 80 (70.0 % saved)" in fewer.stdout
 
 
+def making_epochs(folder) -> float:
+    return json.loads((folder / "results.json").read_text())["selection"]["making_epochs"]
+
+
 def test_rho_makes_its_irreducible_losses_from_two_halves(world, examples, tmp_path):
     out = tmp_path / "out"
     done = run(world, out, "--online", "rho", "--proxy_epochs", 1)
@@ -337,7 +345,10 @@ def test_rho_makes_its_irreducible_losses_from_two_halves(world, examples, tmp_p
     with np.load(path, allow_pickle=False) as saved:
         np.testing.assert_allclose(saved["irreducible_loss"], expected, rtol=1e-5, atol=1e-6)
     assert done.train["probed"] == done.train["steps"] * 10 * 8 and done.train["examples"] == done.train["steps"] * 8
+    epochs = 2 * (1 / 2 + FORWARD)  # each half is trained on once; its model looks at everything
+    assert making_epochs(out) == pytest.approx(epochs)
     given = run(world, tmp_path / "given", "--online", "rho", "--irreducible_loss", path)
+    assert making_epochs(tmp_path / "given") == 0
     assert len(Stage.started) == 4 and not (tmp_path / "given" / "selector").exists()
     assert {**given.train, "seconds": 0} == {**done.train, "seconds": 0}
     write_npz(tmp_path / "short.npz", irreducible_loss=np.zeros(N - 1, dtype=np.float32))

@@ -474,6 +474,15 @@ def test_results_csv_is_the_recorded_text(tmp_path):
     ]
 
 
+def test_what_a_run_made_for_itself_is_part_of_its_cost(tmp_path):
+    folder = write_run(tmp_path / "rho", "all", 1.0, 0, 0.6, online="rho", probed=3 * N)
+    assert load_runs(tmp_path).results[0].cost == pytest.approx(2 + 1)
+    results = json.loads((folder / "results.json").read_text())
+    results["selection"]["making_epochs"] = 0.7
+    (folder / "results.json").write_text(json.dumps(results))
+    assert load_runs(tmp_path).results[0].cost == pytest.approx(2 + 1 + 0.7)
+
+
 def test_probing_costs_a_third_of_training(tmp_path):
     """200 examples trained on and 300 probed, of 1,000: a fifth of an epoch and a third of 0.3."""
     for seed in range(2):

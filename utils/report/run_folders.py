@@ -202,12 +202,14 @@ def _with_objective(strategy: str, version: str, objective: Fields) -> tuple[str
 
 
 def _cost(results: Fields) -> float:
-    """What a run took, in training epochs on everything."""
-    train, teacher = results.part("train"), results.part("objective", optional=True)
+    """What a run took, with what it made before it trained, in training epochs on everything."""
+    train, selection = results.part("train"), results.part("selection")
     examples = train.count("examples") + FORWARD * train.count("probed")
-    return examples / results.part("selection").count("n", least=1) + (
-        teacher.number("teacher_epochs", optional=True) or 0.0
-    )
+    before = [
+        results.part("objective", optional=True).number("teacher_epochs", optional=True),
+        selection.number("making_epochs", optional=True),
+    ]
+    return examples / selection.count("n", least=1) + sum(epochs or 0.0 for epochs in before)
 
 
 def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[Fields]]:

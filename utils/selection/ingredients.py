@@ -67,8 +67,9 @@ class InputMaker:
     """The stages. Each returns the path of its result; all are seeded by the selection seed, never the model's.
 
     settings: of the run that will use the inputs; making: the flags above; n, fingerprint: of the training examples; given:
-    the files that the user named, flag -> path. With `make` False nothing is run: the paths are those that the stages
-    would leave, and `epochs` what they would cost.
+    the files that the user named, flag -> path. epochs: filled with what each stage that is asked for costs, in training
+    epochs on all of the data. With `make` False nothing is run: the paths are those that the stages would leave, the costs what
+    they would be.
     """
 
     def __init__(
@@ -81,12 +82,13 @@ class InputMaker:
         fingerprint: str,
         given: Mapping | None = None,
         make: bool = True,
+        epochs: dict[Path, float] | None = None,
     ):
         self.settings, self.making, self.seed, self.make = settings, making, seed, make
         self.n, self.fingerprint = n, fingerprint
         self.given = dict(given or {})
         self.folder = Path(settings.output_dir) / FOLDER
-        self.epochs: dict[Path, float] = {}  # what each stage asked for costs, in training epochs on all of the data
+        self.epochs = {} if epochs is None else epochs
 
     def fill_in(self, needs, parameters: Mapping | None = None) -> dict:
         """Flag -> path of everything that `needs` (records of strategies.needs) ask for: what the user gave, and what is

@@ -55,13 +55,15 @@ class Choice:
 
     choose(examples) -> Selection: the training rows. describe(selection, examples) -> dict: the subset card, for
     selection.json. make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods.
-    version: of the way of making batches, for results.json.
+    version: of the way of making batches, for results.json. making_epochs(): what making the inputs of the choice took here,
+    in training epochs on all of the data.
     """
 
     choose: Callable[[Examples], Selection] | None = None
     describe: Callable[[Selection, Examples], dict] | None = None
     make_batches: Callable[..., UniformBatches] | None = None
     version: int | None = None
+    making_epochs: Callable[[], float] | None = None
 
 
 def run(settings: RunSettings, *, script: str, arguments: dict, choice: Choice | None = None) -> dict:
@@ -288,6 +290,7 @@ def _train_and_save(run: Run, selection: Selection, choice: Choice, shortcut: Sh
         "effective_sample_size": selection.effective_sample_size,
         "fingerprint": selection.fingerprint,
         **({"version": choice.version} if choice.version else {}),
+        **({"making_epochs": choice.making_epochs()} if choice.making_epochs else {}),
     }
     return {"train": trained, "selection": about, **({"objective": shortcut.facts} if shortcut.facts else {})}
 
