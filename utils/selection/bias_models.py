@@ -1,7 +1,8 @@
-"""Bias models: classifiers that see the shortcut alone, cross-fitted, because a model that saw an example knows its label.
+"""Bias models: classifiers that see the shortcut alone. They are cross-fitted: the model that scores an example was not
+fitted to it, because it would know its label.
 
-Each returns p_bias, float64 (n, C): a probability of each class for every example, from the texts and labels of the
-training split alone.
+Each takes texts, a list of n strings for each text column (the premise first), and labels, int64 (n,), of the training
+split. All but shallow_probability return p_bias, float64 (n, C): a probability of each class for every example.
 """
 
 import re
@@ -13,15 +14,15 @@ from utils.errors import InputError
 
 _NEGATION = re.compile(r"\b(?:no|not|never|nothing|nobody|none|nor|cannot|without|\w+n['’]t)\b", re.IGNORECASE)
 FOLDS = 5
-SHALLOW = 40.0  # n times the inverse strength of the regularisation that leaves broad rules only
+SHALLOW = 40.0  # n times C of the logistic regression: regularised so strongly, it learns broad rules only
 
 
 def overlap_bias(texts, labels, class_names, seed: int, *, what: str) -> np.ndarray:
-    """The bias model for HANS of Clark et al. 2019, arXiv 1909.03683: entailed or not, from the word overlap; what is not
-    entailment is split evenly over the other classes.
+    """The bias model for HANS of Clark et al. 2019, arXiv 1909.03683: it predicts from the word overlap whether a pair is
+    entailed; the probability that it is not is split evenly over the other classes.
 
-    Three of its features: without word vectors and the difference of lengths. Raises InputError, which names `what` asked,
-    without two examples of either side.
+    Uses three of the published features: those of word vectors and the difference of lengths are left out. what: the flags
+    that ask for it, for messages. Raises InputError unless two examples are entailed and two are not.
     """
     is_entailed = labels == class_names.index("entailment")
     if min(int(is_entailed.sum()), int((~is_entailed).sum())) < 2:
@@ -35,15 +36,14 @@ def overlap_bias(texts, labels, class_names, seed: int, *, what: str) -> np.ndar
 
 
 def rich_bias(texts, labels, seed: int) -> np.ndarray:
-    """Every class on its own, from the overlap, the three HANS heuristics, both lengths and negation."""
+    """Logistic regression over all classes, on the overlap, the three HANS heuristics, both lengths and negation."""
     return _cross_fitted(_rich_features(texts), labels, seed, _rich_model)
 
 
 def hypothesis_bias(texts, labels, seed: int) -> np.ndarray:
-    """Every class on its own, from the words of the hypothesis (the last text column) and nothing else.
+    """Logistic regression over all classes, on which words occur in the hypothesis (the last text column).
 
-    Logistic regression on which words are there. The hypothesis-only models of Clark et al. 2019 and Utama et al. 2020
-    are encoders.
+    The hypothesis-only models of Clark et al. 2019 and Utama et al. 2020 are encoders.
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -54,8 +54,8 @@ def hypothesis_bias(texts, labels, seed: int) -> np.ndarray:
 def shallow_probability(texts, labels, seed: int) -> np.ndarray:
     """float64 (n,): the gold label's probability under whichever of two shallow models gives it less.
 
-    One sees the words of the last text column alone (with two columns: what the hypothesis gives away), the other which
-    words all columns share, which only one has, and how many; it is held back so far that it learns broad rules only.
+    The first model sees only the words of the last text column (of a pair: the hypothesis). The second sees for each word
+    which columns hold it, and how many words there are of each kind; strong regularisation leaves it broad rules only.
     """
     gold = np.arange(len(labels)), labels
     all_columns = _cross_fitted(_word_sets(texts), labels, seed, lambda: _words_model(C=SHALLOW / len(labels)))
@@ -80,10 +80,10 @@ def _words_by_place(row) -> dict[str, int]:
 
 
 def _cross_fitted(features, labels, seed: int, new_model) -> np.ndarray:
-    """float64 (n, C): probability of each class, of every example by a model that was fitted to the other folds.
+    """float64 (n, C): class probabilities of every example, by a model that was fitted to the other folds.
 
-    The folds are seeded, and hold each class in equal parts, to within one example: a class of two is in two folds. A
-    class that a model has not seen has probability 0; a model that has seen one class only is sure of it.
+    The seed decides the folds. Every class is spread evenly over them: a class of two examples is in two folds. A class
+    that a model has not seen has probability 0; a model that has seen one class only is sure of it.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     fold = np.empty(len(labels), dtype=np.int64)
@@ -121,7 +121,7 @@ def _rich_model():
 
 
 def _overlap_features(texts) -> np.ndarray:
-    """float32 (n, 3): the hypothesis stands in the premise in one piece; all its words do; the share of them that does."""
+    """float32 (n, 3): whether the hypothesis is one piece of the premise; whether all its words are in it; the share that is."""
     supported = supports_heuristics(*texts)
     columns = [supported["subsequence"], supported["lexical_overlap"], overlap_share(*texts)]
     return np.column_stack(columns).astype(np.float32)

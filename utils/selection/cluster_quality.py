@@ -165,8 +165,8 @@ def analyse(
     found=None,
 ) -> tuple[list[Clusters], list[dict]]:
     """k-means for every k, and its `quality`, in the order of `ks`. Each k is run with `num_seeds` seeds from `seed` on:
-    the run of lowest inertia is returned, the others measure the agreement. found(k, seed): what shards have computed, for
-    `kmeans`."""
+    the run of lowest inertia is returned, the others measure the agreement. found(k, seed): centroids, labels and
+    distances that shards have computed already."""
     from tqdm import tqdm
 
     partitions, rows = [], []

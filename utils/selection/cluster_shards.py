@@ -22,9 +22,11 @@ FIT = "fit.npz"
 
 
 def shared_fit(folder, shard, array, runs, algorithm: str, identity: dict, prepare: Callable[[], Prepared]):
-    """The preparation, and the centroids of each of `runs`, pairs (k, seed). Made here unless another process was first.
+    """The preparation of array (n, d), and {(k, seed): centroids float32 (k, d')} of `runs`, pairs (k, seed). Made here by
+    `prepare` and `fit`, unless another process was first.
 
-    Raises InputError where the folder holds those of other flags or embeddings; without a shard they must be there.
+    identity: what fit.npz must have been made from, as JSON. Raises InputError where it was made from anything else, or
+    does not exist and no shard is given.
     """
     path, identity = Path(folder) / FIT, json.loads(json.dumps(identity))
     if not path.exists() and shard:

@@ -1,5 +1,5 @@
-"""The embeddings file: a float32 or float16 `.npy` whose row i is row i of the split, and a `.json` beside it that says of
-what.
+"""The embeddings file: a float32 or float16 `.npy` whose row i is row i of the split, and a `.json` beside it that says
+which examples and which model they are of.
 
 Owns names, writing in place (resumable), reading and checking; how embeddings are computed is the extractor's business.
 numpy only, so that clustering and selection run without torch.
@@ -95,7 +95,7 @@ class EmbeddingWriter:
             values = np.load(self._partial, mmap_mode="r", allow_pickle=False)
             whole = values.shape == (self.about["n"], self.about["d"]) and values.dtype == self._dtype
             whole = whole and self._done_path.stat().st_size == self._num_blocks * _HASH_BYTES
-        except Exception:  # as in read_npy
+        except Exception:  # numpy raises a dozen unrelated types on damaged bytes
             whole = False
         if not whole:
             logger.warning("%s is damaged: starting again", self._partial)
@@ -109,7 +109,7 @@ class EmbeddingWriter:
         return np.flatnonzero(~self._done.any(axis=1)).tolist()
 
     def positions(self, block: int) -> slice:
-        """The rows that block stands for."""
+        """The row numbers of a block."""
         return slice(block * self.block_rows, min(self.about["n"], (block + 1) * self.block_rows))
 
     def write(self, rows, values) -> None:
@@ -190,7 +190,7 @@ class Embeddings:
 
     @property
     def source(self) -> Path:
-        """What messages name, as of Examples."""
+        """How messages name these embeddings; `Examples` has the same property."""
         return self.path
 
     @property

@@ -28,7 +28,8 @@ class Features:
 
 
 def load_features(folder) -> Features:
-    """Read a folder of one split. Raises InputError where it is none, holds several, or its files do not fit."""
+    """Read a folder of one split. Raises InputError where it is missing, holds several splits, or its files do not
+    belong together."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; make it with get_embeddings.py")

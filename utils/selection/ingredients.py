@@ -58,7 +58,7 @@ class MakerSettings:
         5.0, "epochs of each run on one half of the data, which judges the other half", type=positive_float
     )
     crossfit_weight: float = flag(
-        50.0, "their weight of an example that shallow models get wrong, where others weigh 1", type=positive_float
+        50.0, "weight in these runs of an example that shallow models get wrong; others weigh 1", type=positive_float
     )
     num_clusters: int = flag(64, "clusters, where the strategy needs some", type=positive_int)
 
@@ -186,7 +186,8 @@ class InputMaker:
         return path
 
     def _weights(self):
-        """float64 (n,): from 1 to crossfit_weight, the surer the shallow models are of another label than the gold one."""
+        """float64 (n,), from 1 to crossfit_weight: the weight grows with the probability that shallow models give to other
+        labels than the gold one."""
         from utils.data.sources import open_data
         from utils.selection.bias_models import shallow_probability
 
@@ -200,10 +201,10 @@ class InputMaker:
         epochs, snapshots = self.making.proxy_epochs, self.making.proxy_snapshots
         recording = ["--record_dynamics", "--dynamics_eval_mode", "--dynamics_per_epoch", snapshots]
         passes = round(epochs * snapshots) * FORWARD
-        begun = self._train("split_0", epochs, *recording, costs=(epochs + passes) / 2, rows=first)
+        run_0 = self._train("split_0", epochs, *recording, costs=(epochs + passes) / 2, rows=first)
         recording.append("--dynamics_all_rows")
-        gone_on = self._train("split_1", epochs, *recording, costs=epochs / 2 + passes, rows=second, start=begun)
-        return [run / "dynamics.npz" for run in (begun, gone_on)]
+        run_1 = self._train("split_1", epochs, *recording, costs=epochs / 2 + passes, rows=second, start=run_0)
+        return [run / "dynamics.npz" for run in (run_0, run_1)]
 
     def _judged_by_the_other_half(self, name: str, epochs: float, weights=None):
         """Logits (n, C): each half of the data by a model that was trained on the other half alone, with these weights (n,)."""
@@ -351,15 +352,15 @@ def _text(path):
 
 
 def _end_with_parent(parent: int):
-    """What a new process does first, so that it ends when this one is killed. The same command, given again, would meet it
-    in the folder of its stage otherwise."""
+    """The function that a new process calls first: it has the kernel kill the process when this one dies. Otherwise it
+    would still be at work in the folder of its stage when the same command is given again."""
     import ctypes
 
     library, set_parent_death_signal = ctypes.CDLL(None), 1
 
     def first():
         library.prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # killed before that
+        if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
     return first

@@ -18,7 +18,7 @@ FULL_KMEANS_ROWS = 50_000  # up to here `auto` runs full k-means
 # fewer than the floor; all rows are then assigned. More rows move the centroids less than a change of seed does.
 ROWS_PER_CENTROID = 256
 MIN_FIT_ROWS = 65_536
-# Lloyd passes over an eighth, a quarter, half and all of the sample: the first ones are rough anyway.
+# (d, p): p Lloyd passes over a d-th of the sample, one part after the other. Few rows suffice for the first, rough ones.
 PASSES = ((8, 5), (4, 3), (2, 2), (1, 3))
 START_ROUNDS = 4  # each draws about k candidates for the first centroids; five rounds are enough in the paper
 # The last pass sees more rows, read in blocks: with far outliers it brings the inertia down by 2 %.
@@ -163,8 +163,8 @@ def fit(prepared: Prepared, k: int, seed: int, algorithm: str) -> np.ndarray:
         raise InputError(f"--num_clusters {k}: {n} rows can be split into 2 to {n} clusters")
     if algorithm == "full":
         model = KMeans(k, n_init=1, max_iter=100, random_state=seed, copy_x=False)  # the rows are ours
-        # Two OpenMP threads: partial sums of three or more depend on who comes first, a + b does not, and a second run
-        # must give the same bits.
+        # A second run must give the same bits. The sum of three or more threads' partial sums depends on which thread ends
+        # first; that of two does not.
         with threadpool_limits(2, user_api="openmp"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than k: empty clusters
             return np.ascontiguousarray(model.fit(prepared.rows(slice(None))).cluster_centers_, dtype=np.float32)
@@ -181,7 +181,7 @@ def fit(prepared: Prepared, k: int, seed: int, algorithm: str) -> np.ndarray:
 
 
 def _nested(rows, sizes: list[int], k: int, seed: int) -> np.ndarray:
-    """Lloyd passes over the first rows, as many as `sizes` says, from a start on the smallest part."""
+    """Centroids float32 (k, d') after the Lloyd passes of PASSES over the first sizes[0], sizes[1], ... of the rows."""
     centers = _start(rows[: sizes[0]], k, seed)
     for size, (_, passes) in zip(sizes, PASSES, strict=True):
         for _ in range(passes):
@@ -191,7 +191,7 @@ def _nested(rows, sizes: list[int], k: int, seed: int) -> np.ndarray:
 
 def _start(rows, k: int, seed: int) -> np.ndarray:
     """k of the rows: k-means|| (Bahmani et al. 2012, arXiv 1203.6402). Rounds draw about k rows each, by their squared
-    distance to those drawn before; k-means++ chooses among them, each as heavy as the rows nearest to it are many."""
+    distance to those drawn before; k-means++ chooses among them, each weighted by the number of rows nearest to it."""
     from sklearn.cluster import kmeans_plusplus
 
     rng = np.random.default_rng(seed)

@@ -12,8 +12,8 @@ from utils.selection.embeddings import row_blocks, scatter_matrix
 logger = logging.getLogger(__name__)
 
 EXACT_FLOPS = 8e13  # operations of an exact search, about ten minutes on two cores; beyond, a projection is searched
-BLOCK_VALUES = 2**27  # products held at once: 512 MB of float32; fewer cost another read of all vectors each
-GROUPS = 64  # parts of a row whose maxima are compared first
+BLOCK_VALUES = 2**27  # products held at once: 512 MB of float32; with fewer, all vectors are read more often
+GROUP_SIZE = 64  # columns of a group; the maxima of the groups are compared first
 RECALL = 0.95  # share of the true neighbours that a projection has to find, on SAMPLE examples
 SAMPLE = 256
 
@@ -37,13 +37,13 @@ def largest(products: Callable[[slice], np.ndarray], num_queries: int, n: int, k
 def _top(values: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k largest values of each row (b, n). A row's k largest lie in the k groups of largest maxima."""
     n = values.shape[1]
-    width = n // GROUPS
-    if 4 * k > width:
+    num_groups = n // GROUP_SIZE
+    if 4 * k > num_groups:
         return np.argpartition(values, n - k, axis=1)[:, n - k :] if k < n else np.tile(np.arange(n), (len(values), 1))
-    whole = width * GROUPS
-    maxima = values[:, :whole].reshape(len(values), GROUPS, width).max(1)
-    groups = np.argpartition(maxima, width - k, axis=1)[:, width - k :]
-    columns = (groups[:, :, None] + width * np.arange(GROUPS)).reshape(len(values), -1)
+    whole = num_groups * GROUP_SIZE
+    maxima = values[:, :whole].reshape(len(values), GROUP_SIZE, num_groups).max(1)
+    groups = np.argpartition(maxima, num_groups - k, axis=1)[:, num_groups - k :]
+    columns = (groups[:, :, None] + num_groups * np.arange(GROUP_SIZE)).reshape(len(values), -1)
     rest = np.broadcast_to(np.arange(whole, n), (len(values), n - whole))
     columns = np.concatenate([columns, rest], axis=1)
     kept = np.argpartition(np.take_along_axis(values, columns, 1), columns.shape[1] - k, axis=1)

@@ -21,7 +21,7 @@ class Selection:
     indices: int64 (m,), rows of the full split, repeats allowed; weights: float32 (m,), finite and >= 0, the loss is
     mean(weights * loss); fingerprint: that of the Examples the rows refer to; ordered: visit in this order (a
     curriculum), never shuffled; scores: float32 (n_total,) that the choice went by, or None: higher = kept
-    first, or drawn more often; of ccs, cluster_ccs and d2 the difficulty, of which they do not keep the highest;
+    first, or drawn more often; of ccs, cluster_ccs and d2 the difficulty, whose highest they do not all keep;
     provenance: method, parameters, seed, inputs. Raises InputError where the parts do not fit together.
     """
 
@@ -72,6 +72,7 @@ class Selection:
         return hashlib.sha256(self.indices.tobytes() + self.weights.tobytes() + ordered).hexdigest()[:32]
 
     def save(self, path) -> None:
+        """Write the `.npz` that `load` reads."""
         arrays = {"indices": self.indices, "weights": self.weights}
         if self.scores is not None:
             arrays["scores"] = self.scores
@@ -106,6 +107,7 @@ class Selection:
 
     @classmethod
     def everything(cls, n: int, fingerprint: str) -> "Selection":
+        """All n rows, each with weight 1."""
         return cls(np.arange(n), np.ones(n), n, fingerprint, provenance={"method": "all"})
 
     def check(self, examples, *, path: str | Path = "the selection") -> None:
@@ -134,6 +136,7 @@ def budget(n: int, *, data_pct: float | None = None, num_examples: int | None = 
 
 
 def effective_sample_size(weights) -> float:
+    """(sum w)^2 / sum w^2 of weights (m,), computed in float64."""
     weights = np.asarray(weights, dtype=np.float64)
     return float(weights.sum() ** 2 / (weights**2).sum())
 

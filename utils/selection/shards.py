@@ -11,7 +11,7 @@ from utils.errors import InputError
 
 
 def shard_rows(n: int, block_rows: int, shard: tuple[int, int] | None) -> slice:
-    """The rows of a shard (None: all n): whole blocks, so that a row is computed in the same company as without shards."""
+    """The rows of a shard (None: all n): whole blocks, so that every row is computed in the same block as without shards."""
     i, k = shard or (1, 1)
     blocks = -(-n // block_rows)
     return slice(min(n, blocks * (i - 1) // k * block_rows), min(n, blocks * i // k * block_rows))

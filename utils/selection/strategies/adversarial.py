@@ -9,8 +9,8 @@ from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
 from utils.selection.strategies.vectors import mean_of
 
 BLOCKS = 64  # random parts of the examples; a model is fitted to some of them
-SHRINKAGE = 0.01  # share of the mean variance in the covariance: fewer examples than columns are no obstacle
-SLICES = 50  # the whole in as many slices, one of which is dropped in a round at most
+SHRINKAGE = 0.01  # share of the mean variance in the covariance, so that fewer examples than columns suffice
+SLICES = 50  # a round drops at most one of so many slices of the examples
 
 
 def _cost(n: int, d: int, k: int, m: int) -> Cost:
@@ -23,14 +23,15 @@ def _cost(n: int, d: int, k: int, m: int) -> Cost:
 @strategy(
     "aflite", needs=("labels", "embeddings"), source="Le Bras et al. 2020, arXiv 2002.04108", cost=_cost,
     fidelity="differs in the linear model, a discriminant analysis (class frequencies, one shrunk covariance) instead of "
-    "logistic regression, because it follows from sums and 64 of them cost one pass; in the splits of a round, unions of 64 "
-    "random blocks for the same reason; and in the training part, a share of what is left instead of a fixed number, "
-    "because that number must lie below every budget. The score, the threshold and the early stop are the published ones",
+    "logistic regression, because it needs sums alone, so that 64 models cost one pass over the data; in the splits of a "
+    "round, unions of 64 random blocks for the same reason; and in the training part, a share of what is left instead of a "
+    "fixed number, because that number must lie below every budget. The score, the threshold and the early stop are the "
+    "published ones",
 )  # fmt: skip
 def aflite(
     inputs: Inputs, pool: Pool, *, aflite_models: int = 64, aflite_train_share: float = 0.1, aflite_tau: float = 0.75
 ) -> Picks:
-    """what many linear models on random parts of the embeddings fail to predict: the predictable are dropped, slice by slice.
+    """examples that most linear models on random parts of the data fail to predict: the others are dropped, slice by slice.
 
     aflite_models: number of linear models in each round
     aflite_train_share: share of the remaining examples that each model is fitted to
@@ -94,8 +95,8 @@ def predictability(embeddings, labels, rows, center, rng, *, models: int, train_
 
 
 def _block_sums(embeddings, labels, blocks, center):
-    """Of each block: means of its classes (b, C, d), counts (b, C), and before them the sum of outer products of what its
-    examples differ from the mean of their class, float32 (b, d, d)."""
+    """Three arrays, row by block: scatter float32 (b, d, d), the sum of x x^T over its examples, x their difference from the
+    mean of their class in the block; those means float64 (b, C, d); class sizes float64 (b, C)."""
     d, number = embeddings.shape[1], int(labels.max()) + 1
     products = np.empty((len(blocks), d, d), dtype=np.float32)
     means, counts = np.zeros((len(blocks), number, d)), np.zeros((len(blocks), number))
@@ -121,7 +122,7 @@ def discriminant(products, means, counts) -> tuple[np.ndarray, np.ndarray]:
     of_block, total = counts[..., None], counts.sum()
     counts = counts.sum(0)
     center = (of_block * means).sum(0) / np.maximum(counts, 1)[:, None]
-    between = (np.sqrt(of_block) * (means - center)).reshape(-1, means.shape[2])  # the blocks of one class
+    between = (np.sqrt(of_block) * (means - center)).reshape(-1, means.shape[2])  # of block means about the class mean
     means, within = center, (products.sum(0) + between.T @ between) / total
     variance = max(np.trace(within) / len(within), 1e-12)
     within = (1 - SHRINKAGE) * within + SHRINKAGE * variance * np.eye(len(within))

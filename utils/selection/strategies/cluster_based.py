@@ -98,7 +98,7 @@ def prototypes_hard(inputs: Inputs, pool: Pool) -> Picks:
     "is odd the band is exactly m wide (the published rounding may give one more)",
 )  # fmt: skip
 def moderate(inputs: Inputs, pool: Pool) -> Picks:
-    """around the median of all distances from an example to the median of its gold label."""
+    """examples whose distance to the median embedding of their gold label is nearest the median of all such distances."""
     distances = distances_to_class_medians(inputs.embeddings, inputs.classes)
     order = np.random.default_rng(pool.seed).permutation(inputs.n)  # the same ties for every pool
     order = order[np.argsort(distances[order], kind="stable")]

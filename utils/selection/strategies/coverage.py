@@ -18,7 +18,7 @@ CANDIDATES = 1024  # ... and that are compared with each other at once
 CHUNK = 256  # chosen examples that others are compared with at once
 BLOCK_ROWS = 4096  # herding: candidates of one pick
 EXACT_ROWS = 8192  # facility location: rows up to which all similarities are held, 268 MB of float32
-NEIGHBOURS = 2  # facility location beyond: edges of an example, in units of n / m ...
+NEIGHBOURS = 2  # facility location above EXACT_ROWS: edges of an example, in units of n / m ...
 LEAST_NEIGHBOURS = 32  # ... but at least so many
 EDGES = 80_000_000  # of the graph, 640 MB: enough for all of MNLI at 1 %; smaller budgets are judged by a sample
 
@@ -90,7 +90,10 @@ class Bounds:
         self._chosen.extend(self.rows[positions].tolist())
 
     def largest(self, size: int, among=None, floor: float = -1.0) -> tuple[np.ndarray, float]:
-        """Ascending positions of the `size` largest values (of those `among`), and the largest of all others."""
+        """Ascending positions of the `size` largest values, and the largest of all others.
+
+        among, floor: such an answer for a larger size; then only these positions are searched.
+        """
         values = self.values if among is None else self.values[among]
         size = min(size, len(values))
         order = np.argpartition(-values, size - 1)

@@ -37,7 +37,7 @@ def d2(
 
     neighbors: neighbours of each example in the graph
     gamma: a pick lowers its neighbours by exp(-gamma x distance) times its own score
-    mis_ratio: share of the hardest that is left out before, as likely mislabelled; less where the budget needs them
+    mis_ratio: hardest share of the examples, left out as probably mislabelled; a large budget leaves out fewer
     """
     if neighbors < 1:
         raise InputError(f"--neighbors {neighbors}: an example needs at least one neighbour")
@@ -70,7 +70,7 @@ def message_passing(neighbors, distances, scores, m: int, *, gamma: float) -> np
         v = heapq.heappop(heap)[1]
         chosen[i] = v
         x[neighbors[v]] -= messages[v] * x[v]
-        if x[v] < 0:  # then its neighbours rise
+        if x[v] < 0:  # its message raises its neighbours
             for j in neighbors[v][np.isfinite(x[neighbors[v]])].tolist():
                 heapq.heappush(heap, (-float(x[j]), j))
         x[v] = -np.inf

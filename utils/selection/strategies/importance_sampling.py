@@ -90,7 +90,7 @@ def _with_replacement(inputs: Inputs, pool: Pool, scores, *, mix: float) -> Pick
 
 
 def inclusion_probabilities(p, m: int) -> np.ndarray:
-    """float64 (r,): pi = min(1, c p) with c such that they sum to m. Raises nothing: m is at most r."""
+    """float64 (r,): pi = min(1, c p) with c such that they sum to m, which is at most r."""
     pi = np.minimum(1.0, m * p)
     certain = np.zeros(len(p), dtype=bool)
     while (over := (pi >= 1) & ~certain).any():

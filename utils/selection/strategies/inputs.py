@@ -30,8 +30,9 @@ class Inputs:
     the first run, more_dynamics: of further runs on the same examples; logits: float (n, C) of one checkpoint; held_out:
     float (n, C) logits by models that were not trained on the example; scores:
     float32 (n,) of the user's own, higher = harder; ranking: int64 (r,) rows of the user's own, best first; checkpoints:
-    what each of several checkpoints says of the n examples; target: what the same checkpoints say of the examples that
-    matter; facts: whatever should stand in a Selection's provenance (task, paths, checkpoints).
+    what each of several checkpoints says of the n examples; target: what the same checkpoints say of the target
+    examples, those that the choice should resemble; facts: whatever should stand in a Selection's provenance (task,
+    paths, checkpoints).
     """
 
     n: int
@@ -93,9 +94,11 @@ def load_inputs(
     target_path=None,
     **facts,
 ) -> Inputs:
-    """Read whichever files are given. Raises InputError unless each was made from exactly these examples (and the
-    clusters from exactly these embeddings; beside the classifier's input, `select` checks them where a strategy reads
-    both). `facts` go into the provenance."""
+    """Read whichever files are given; they are named like the flags. `facts` go into the provenance.
+
+    Raises InputError unless each was made from exactly these examples, and the clusters from exactly these embeddings. With
+    embeddings of `--pooling pooler`, `select` checks the clusters instead, where a strategy reads both.
+    """
     known: dict = {}
     embeddings = None
     if embedding_path:

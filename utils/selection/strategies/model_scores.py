@@ -27,7 +27,7 @@ DIFFICULTY = {
     "variability": lambda d: d.variability(),
     "forgetting": lambda d: d.forgetting_counts(),
 }
-OVER_SNAPSHOTS = ("variability", "forgetting")  # these compare snapshots
+OVER_SNAPSHOTS = ("variability", "forgetting")  # measures that need two snapshots or more
 DIFFICULTY_OF_LOGITS = {"el2n": error_norm, "loss": cross_entropy}
 
 
@@ -78,7 +78,7 @@ def difficulty(inputs: Inputs, score: str = "el2n", score_epoch: float | None = 
 
 
 def _ranked(pool: Pool, scores, *, drop_hardest: float = 0.0, **facts) -> Picks:
-    """Highest score first; the `drop_hardest` share of what has a score goes last, and what has none behind it."""
+    """Highest score first. Of the rows with a score, the highest `drop_hardest` share goes last; rows without one follow."""
     if not 0 <= drop_hardest < 1:
         raise InputError(f"--drop_hardest {drop_hardest:g} is outside [0, 1); it is a fraction: 0.05 means 5 %")
     rows = pool.by_score(scores)
@@ -144,7 +144,7 @@ def easy(inputs: Inputs, pool: Pool, *, score_epoch: float | None = None) -> Pic
 def hard(inputs: Inputs, pool: Pool, *, drop_hardest: float = 0.0, score_epoch: float | None = None) -> Picks:
     """lowest mean gold probability first.
 
-    drop_hardest: share at the very top that goes last; 0.05 means 5 %
+    drop_hardest: hardest share of the examples, which goes last; 0.05 means the hardest 5 %
     """
     return _ranked(pool, -measure(inputs, Dynamics.confidence, score_epoch), drop_hardest=drop_hardest)
 

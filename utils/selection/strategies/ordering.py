@@ -7,7 +7,7 @@ def quotas(counts, m: int) -> np.ndarray:
     """int64 (g,): m split over groups in proportion to their sizes `counts` (g,), by largest remainder.
 
     Never more than a group holds. Two budgets nest where they differ by at least one example of the smallest group
-    (sum(counts) / min(counts)); closer together the method may take one back (the Alabama paradox).
+    (sum(counts) / min(counts)); of closer budgets the larger one may give a group one example less (the Alabama paradox).
     """
     counts = np.asarray(counts, dtype=np.int64)
     whole, remainder = np.divmod(counts * m, max(counts.sum(), 1))
@@ -51,7 +51,7 @@ def _ranks_in_blocks(grouped) -> np.ndarray:
 
 
 def stable_order(keys) -> np.ndarray:
-    """int64 (n,): the stable order of keys (n,). numpy sorts integers of 16 bits in linear time, so keys that fit are those."""
+    """int64 (n,): the stable order of keys (n,). numpy sorts 16-bit integers in linear time, so keys that fit become such."""
     return np.argsort(_narrow(np.asarray(keys)), kind="stable")
 
 

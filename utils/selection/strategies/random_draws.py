@@ -33,6 +33,6 @@ def stratified(inputs: Inputs, pool: Pool) -> Picks:
 
 
 def _in_random_order(inputs: Inputs, pool: Pool) -> np.ndarray:
-    """One order of the full split per seed, whatever part of it is chosen from."""
+    """The pool's rows in the order that the seed gives the full split: the same order for every pool."""
     order = random_ranking(inputs.n, pool.seed)
     return order if len(pool.rows) == inputs.n else order[np.isin(order, pool.rows)]

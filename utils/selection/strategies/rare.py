@@ -13,11 +13,11 @@ from utils.selection.strategies.registry import Picks, Pool, strategy
 @strategy(
     "rare",
     needs=("labels", "pairs", "learnt"),
-    source="ours; of Sanh et al. 2021, arXiv 2012.01300 (weak models show the shortcut)",
+    source="ours; after Sanh et al. 2021, arXiv 2012.01300 (weak models show the shortcut)",
     fidelity="a method of this project; docs/planted.md says what it finds and where it fails",
 )
 def rare(inputs: Inputs, pool: Pool, *, shallow_power: float = 2.0, cross_fitted: bool = False) -> Picks:
-    """what shallow models get wrong and an encoder has learnt after a few epochs: rare, but hardly mislabelled.
+    """what shallow models get wrong and an encoder has learnt after a few epochs: rare, but unlikely to be mislabelled.
 
     shallow_power: how much the error of the shallow models counts; 0 leaves the encoder alone, larger values take more
         mislabelled examples along

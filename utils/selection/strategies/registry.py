@@ -70,7 +70,8 @@ class Picks:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a costly strategy will take: operations, in those of matrix products, and bytes held beside the inputs."""
+    """What a costly strategy will take. flops: operations of matrix products that take as long; bytes: held in memory beside
+    the inputs; variant: which form of the method will run, for the log."""
 
     flops: float
     bytes: float

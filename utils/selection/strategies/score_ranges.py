@@ -52,7 +52,7 @@ def ccs(
 
 
 def published_beta(share: float) -> float:
-    """Of the published budgets the one nearest to this share of the data, the smaller one of two: its dropped share."""
+    """The share that is dropped at the published budget nearest to this share of the data; of two, at the smaller one."""
     return CCS_BETA[min(sorted(CCS_BETA), key=lambda known: round(abs(known - share), 9))]
 
 

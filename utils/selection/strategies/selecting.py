@@ -1,4 +1,4 @@
-"""`select`: run a strategy. Inputs checked, budget exact, classes balanced, the result a Selection."""
+"""`select` runs a strategy: it checks the inputs, meets the budget exactly, balances classes, and returns a Selection."""
 
 import logging
 import zlib
@@ -48,7 +48,7 @@ def select(
     start = _start_rows(chosen, inputs, start_from)
     free = np.setdiff1d(np.arange(inputs.n), start, assume_unique=True)
     if m is not None and not len(start) <= m <= inputs.n:
-        raise InputError(f"a budget of {m} of {inputs.n} examples, {len(start)} of them given by --start_from")
+        raise InputError(f"a budget of {m}: choose at least {len(start)} (--start_from) and at most {inputs.n}")
     left = None if m is None else m - len(start)
 
     if left is None and class_balanced:
@@ -140,13 +140,14 @@ def _announce(chosen: Strategy, inputs: Inputs, m: int | None) -> None:
 
 
 def _assemble(name, inputs, start, picks, seed, class_balanced, params) -> Selection:
+    """One Selection of all calls. picks: of each call its Picks, how many of them are taken, and the size of its pool."""
     rows = [start] + [found.rows[:size] for found, size, _ in picks]
     weights = [np.ones(len(start))]
     total = sum(size for _, size, _ in picks)
     population = sum(count for _, _, count in picks)
     for found, size, count in picks:
         own = np.ones(size) if found.weights is None else np.asarray(found.weights[:size], dtype=np.float64)
-        # Within a label the mean is over its own examples: give the label its true share in the whole.
+        # Weights are unbiased for the label that was chosen from: scale them so that it counts by its share of the data.
         keeps_share = found.weights is not None and not found.relative
         weights.append(own * ((count / population) / (size / total) if keeps_share else 1.0))
     weights = np.concatenate(weights)

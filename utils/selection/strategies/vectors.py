@@ -11,8 +11,8 @@ def unit(vectors) -> np.ndarray:
 
 
 def mean_of(embeddings, rows) -> np.ndarray:
-    """float32 (d,): mean of those rows, summed in float64. [CLS] vectors share a large constant part: cosines and
-    products of float32 are taken after it is gone."""
+    """float32 (d,): mean of those rows, summed in float64. [CLS] vectors share a large constant part: subtract
+    it before float32 products and cosines, which lose digits to it otherwise."""
     total = np.zeros(embeddings.shape[1])
     for block in row_blocks(len(rows), embeddings.shape[1]):
         total += embeddings[rows[block]].sum(0, dtype=np.float64)
