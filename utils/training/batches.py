@@ -30,6 +30,7 @@ class UniformBatches:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def epoch(self, step: int) -> int:
+        """The epoch of a step; both count from 0."""
         return step // self.steps_per_epoch
 
     def epochs_done(self, steps: int) -> float:
@@ -45,7 +46,10 @@ class UniformBatches:
         return step / self.num_steps
 
     def draw(self, step: int, probe=None) -> tuple[np.ndarray, np.ndarray]:
-        """Batch of that step: (example_index int64 (b,), weights float32 (b,))."""
+        """Batch of that step: (example_index int64 (b,), weights float32 (b,)).
+
+        probe(example_index) -> logits float32 (b, C), a forward pass: for online schemes, which compare candidates by it.
+        """
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._epoch_order(epoch)

@@ -60,7 +60,7 @@ class Checkpoints:
             os.rename(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        # Later ones are damaged, or this run would have started from them.
+        # Checkpoints of later steps are damaged, since this run did not continue from them: they are removed.
         kept = [found for found in self._found() if found <= place][-self.keep :]
         for other in set(self._found()) - {*kept, self._place(best or step)}:
             shutil.rmtree(other, ignore_errors=True)

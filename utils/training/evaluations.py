@@ -29,7 +29,7 @@ class Evaluations:
     history: list = field(default_factory=list)
 
     def run(self, done: int) -> bool:
-        """Evaluate after `done` steps; returns whether this is the best evaluation so far, and that matters."""
+        """Evaluate after `done` steps; returns whether the settings compare evaluations and this is the best so far."""
         if self.evaluate is None:
             return False
         self.history.append([done, self.evaluate(done)])

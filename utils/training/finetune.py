@@ -51,7 +51,7 @@ NAMING_ROWS = 2000  # labelled examples that show what unnamed outputs mean
 
 @dataclass(frozen=True)
 class Choice:
-    """How a script departs from training on everything, in uniform batches.
+    """What a script does otherwise than training on all examples in uniform batches; None: not otherwise.
 
     choose(examples) -> Selection: the training rows. describe(selection, examples) -> dict: the subset card, for
     selection.json. make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods.
@@ -162,13 +162,14 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
 
 
 def _do(run: Run, selection: Selection | None, choice: Choice, shortcut: Shortcut, challenges) -> dict:
-    """Train, evaluate, predict: what of it the settings ask for. Returns its parts of results.json."""
+    """Train, evaluate and predict, as far as the settings ask for it. Returns these parts of results.json."""
     settings = run.settings
     results = _train_and_save(run, selection, choice, shortcut) if selection else {}
     results["eval"] = {
         name: run.evaluate(name, folder=run.folder) for name in (run.task.dev if settings.do_eval else ())
     }
-    if not settings.load_best_model_at_end:  # the trackers know the last step's already, and these may be another's
+    # With the best model loaded, the metrics may be those of an earlier step; the trackers have those of the last one.
+    if not settings.load_best_model_at_end:
         run.track(_steps(results), results["eval"])
     if challenges:
         found = {c.name: evaluate_challenge(run.session, run.task, c, run.folder) for c in challenges}

@@ -31,13 +31,13 @@ class GroupDro:
     def draw(self, step: int, probe=None) -> tuple[np.ndarray, np.ndarray]:
         self._settle()
         rows, weights = self._batches.draw(step, probe)
-        of = self._groups.of[rows]
-        self._mass = np.bincount(of, weights, len(self.q))
+        group = self._groups.of[rows]
+        self._mass = np.bincount(group, weights, len(self.q))
         factor = self.q * weights.sum(dtype=np.float64) / np.maximum(self._mass, 1e-12)
-        # A row that is there twice has one weight: losses are told by row.
+        # `observe` looks weights up by row, so a row that was drawn more than once gets its mean weight.
         self._rows, place = np.unique(rows, return_inverse=True)
         self._weights = np.bincount(place, weights) / np.bincount(place)
-        return rows, (weights * factor[of]).astype(np.float32)
+        return rows, (weights * factor[group]).astype(np.float32)
 
     def observe(self, rows: np.ndarray, logits, losses) -> None:
         self._batches.observe(rows, logits, losses)

@@ -21,9 +21,9 @@ from utils.training.step import Objective, Step, Stepper, require_finite
 
 @dataclass
 class Hooks:
-    """Functions that the loop calls. on_batch(step, example_index (b,), logits (b, C), losses (b,)) after the step of
-    each micro-batch, without gradients; on_step(steps done) after each optimizer step; on_log(entry) with each line of
-    log.jsonl; on_save() before each checkpoint, on every process."""
+    """Functions that the loop calls. on_batch(step, example_index (b,), logits (b, C), losses (b,)) for each micro-batch of
+    a step, once the weights are updated, without gradients; on_step(steps done) after each optimizer step; on_log(entry)
+    with each line of log.jsonl; on_save() before each checkpoint, on every process."""
 
     on_batch: list = field(default_factory=list)
     on_step: list = field(default_factory=list)

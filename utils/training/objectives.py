@@ -71,7 +71,8 @@ def learned_mixin(model, log_p_bias: torch.Tensor, penalty: float, seed: int) ->
     g = softplus(w h + b) of the features h. Clark et al. 2019, arXiv 1909.03683, sections 3.2.3 and 3.2.4.
 
     w and b belong to the model inside the block, so that they are trained and saved in checkpoints with it. h is what the
-    classifier layer takes in, after dropout (before it in the authors' code); w starts as their BERT layers do.
+    classifier layer takes in, after dropout (the authors' code takes it before the dropout); w starts from normal numbers
+    of standard deviation 0.02, as the layers of BERT do.
     """
     head, seen = final_linear(model), {}
     scale = torch.nn.Linear(head.in_features, 1)
@@ -113,7 +114,7 @@ def scaled_teacher(teacher: np.ndarray, p_bias: np.ndarray, labels: np.ndarray) 
 
 def soft_targets(targets: torch.Tensor):
     """Cross-entropy with target probabilities float32 (n, C), row by example_index: confidence regularisation, where they
-    are those of `scaled_teacher`. The gold label is in them alone."""
+    are those of `scaled_teacher`. The gold label counts through them alone."""
 
     def objective(logits, labels, example_index):
         return -(_rows(targets, example_index) * F.log_softmax(logits.float(), 1)).sum(1)

@@ -42,10 +42,10 @@ class GradNorm(UniformBatches):
     """Katharopoulos & Fleuret 2018, arXiv 1803.00942, Algorithm 1: look at B = 3b candidates, forward only, and draw b
     of them with replacement, p proportional to ||softmax(z) - y|| (their bound of the gradient norm), w = 1 / (B p).
 
-    It starts once it pays: tau = sqrt(B sum p^2), the factor by which a uniform batch would have to grow for the same
-    variance, smoothed, exceeds (B + 3b) / (3b), a backward pass costing two forward ones. Until then batches are
-    uniform. `mix` is the uniform share in p: it bounds every weight by 1 / mix. E[w g] is the uniform mean over the
-    candidates, themselves uniform.
+    Sampling starts once it pays, that is when tau exceeds (B + 3b) / (3b), where a backward pass costs two forward ones.
+    tau = sqrt(B sum p^2), smoothed over steps, is the factor by which a uniform batch would have to grow for the same
+    variance. Until then batches are uniform. `mix` is the uniform share in p: it bounds every weight by
+    1 / mix. The mean of w g over draws is the mean of g over the candidates, which are drawn uniformly.
     """
 
     presample = 3  # B / b, the paper's default
@@ -81,12 +81,12 @@ class GradNorm(UniformBatches):
         return rows[picked], (self.selection.weights[candidates[picked]] * weights).astype(np.float32)
 
     def observe(self, rows, logits, losses):
-        # Only a uniform batch shows what sampling would gain; tau may have fallen since a batch was sampled.
+        # Only a uniform batch shows what sampling would gain. tau cannot tell how this batch was drawn: it has changed since.
         if self._uniform:
             self._pending.append(error_norm(logits.float().cpu().numpy(), self._labels[rows]))
 
     def _settle(self):
-        """Take the last uniform batch's scores into tau, all processes alike."""
+        """Update tau with the scores of the last uniform batch; tau is the same in every process."""
         scores = np.concatenate(self._processes.gather(np.concatenate(self._pending or [np.empty(0)])))
         if len(scores):
             _, tau = sampling_probability(scores, self.mix)
@@ -210,7 +210,7 @@ class InfoBatch(UniformBatches):
 
 class ReducibleLoss(UniformBatches):
     """RHO-LOSS, Mindermann et al. 2022, arXiv 2206.07137: from 10 b candidates train on the b with the highest loss minus
-    irreducible loss (that of a model trained on other data). Biased by design: every weight is 1 and no claim is made.
+    irreducible loss (that of a model trained on other data). Biased by design: no weight makes up for the choice.
     """
 
     presample = 10  # n_B / n_b, the paper's default
@@ -227,7 +227,7 @@ class ReducibleLoss(UniformBatches):
         rows = self.selection.indices[candidates]
         loss = cross_entropy(probe(rows), self._labels[rows])
         reducible = loss - self._irreducible[rows]
-        # Ties fall as the candidates do, at random.
+        # Ties keep the order of the candidates, which is random.
         picked = np.argsort(-reducible, kind="stable")[: self.batch_size]
         self._gain = float(reducible[picked].mean() - reducible.mean())
         return rows[picked], self.selection.weights[candidates[picked]]

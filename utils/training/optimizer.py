@@ -23,7 +23,7 @@ def make_optimizer(model, settings: TrainingSettings) -> torch.optim.Optimizer:
     if name in ("adam", "adamw", "adamax", "nadam", "radam"):
         options |= {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": settings.adam_epsilon}
     if settings.optim in ("adamw", "adamw_torch_fused"):
-        options["fused"] = True  # one pass over memory: on a CPU a tenth of a small batch's step otherwise
+        options["fused"] = True  # one pass over memory: otherwise a tenth of a small batch's step on a CPU
     groups = [group for group in groups if group["params"]]
     return getattr(torch.optim, kinds[name])(groups, lr=settings.learning_rate, **options)
 

@@ -16,7 +16,7 @@ from utils.training.loop import Hooks
 
 DYNAMICS_FILE = "dynamics.npz"
 RECORD_FILE = "record.json"  # in the recorder's folder: which files hold what, and their hashes
-FEW_SNAPSHOTS = 16  # so many are taken whatever the number of steps
+FEW_SNAPSHOTS = 16  # so many may be asked for, also of a run with fewer steps
 
 
 class DynamicsRecorder:
@@ -44,6 +44,7 @@ class DynamicsRecorder:
             )
 
     def _damage(self, steps_done: int) -> str | None:
+        """Read the record of what was saved; what is wrong with it or with the files, None where nothing is."""
         try:
             record = read_json(self.folder / RECORD_FILE)
             if record["shape"] != list(self.shape) or record["steps_done"] < steps_done:
@@ -161,7 +162,7 @@ class DynamicsHooks:
         self._steps_done = done
 
     def _begin(self, steps_done: int) -> None:
-        """Before the first step of this process: take up what was recorded in the steps before it."""
+        """Once, before the first step of this process: load what an earlier process recorded in `steps_done` steps."""
         if self._steps_done is not None:
             return
         if self.session.processes.main:
@@ -190,7 +191,7 @@ class DynamicsHooks:
                     self.recorder.record(snapshot, outputs.rows, outputs.logits)
 
     def _hand_over(self) -> None:
-        """Give the first process what was recorded since the last checkpoint. A continued run does not see it again."""
+        """Give the first process what was recorded since the last checkpoint: a run that continues does not compute it again."""
         for kept in self.session.processes.gather(self._kept):
             for snapshot, rows, logits in kept if self.session.processes.main else ():
                 self.recorder.record(snapshot, rows, logits)

@@ -27,7 +27,7 @@ from utils.selection.strategies import load_inputs
 logger = logging.getLogger(__name__)
 
 BIAS_FILE = "bias.npz"
-FLOOR = 1e-6  # of a probability whose logarithm is taken
+FLOOR = 1e-6  # the least probability of which a logarithm or a power is taken
 NEED_BIAS = ("poe", "learned_mixin", "conf_reg")
 
 
@@ -203,7 +203,7 @@ def _check_pairs(examples: Examples, what: str, way_out: str) -> None:
 
 
 def _check_balanced(groups: Groups, examples: Examples, selection: Selection) -> None:
-    """Raise InputError unless every group has two examples, one to fit to and one to look at, and every class has some."""
+    """Raise InputError unless every group has two examples, one to fit to and one to test on, and every class has some."""
     rows = np.unique(selection.indices)
     sizes = np.bincount(groups.of[rows])
     if sizes.min() < 2:
