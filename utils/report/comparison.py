@@ -82,7 +82,7 @@ def detectable_difference(spread: float, n: int, *, comparisons: int = 1) -> flo
         return math.nan
     critical = stats.t.ppf(1 - ALPHA / comparisons / 2, n - 1)
 
-    def power(effect):  # of finding the right sign; the wrong one has next to none
+    def power(effect):  # to find the right sign; the wrong one is hardly ever found
         return stats.nct.sf(critical, n - 1, effect * math.sqrt(n))
 
     enough = 1.0
@@ -121,7 +121,7 @@ def differences_from_random(
                 pairs.setdefault(arm, {})[metric] = values
 
     def family_size(metric, place) -> int:
-        """Comparisons that are made there: two seeds at least, since one pair is no comparison."""
+        """Number of arms compared on this metric at this (share, budget). One pair of seeds is no comparison."""
         return sum(arm[1:] == place and len(found.get(metric, ())) > 1 for arm, found in pairs.items())
 
     return {

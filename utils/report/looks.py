@@ -57,7 +57,7 @@ def critical_values(counts: tuple[int, ...], plan: LookPlan, *, last: bool = Tru
 
 
 def verdict(low: float, high: float, smallest: float) -> str:
-    """What an interval says; only `within` where it says `above` or `below` too: such a difference is of no interest."""
+    """What an interval says. `within` goes before `above` and `below`: so small a difference is of no interest."""
     if -smallest < low and high < smallest:
         return WITHIN
     return ABOVE if low > 0 else BELOW if high < 0 else OPEN
@@ -94,7 +94,7 @@ def _looks(ours: dict[int, float], baseline: dict[int, float], plan: LookPlan) -
 
 
 def _look(pairs, counts: list[int], plan: LookPlan, *, last: bool) -> Look:
-    """One look at the pairs (n, 2). counts: the pairs of the looks before; this one is added where it can tell anything."""
+    """One look at the pairs (n, 2). counts: pairs of each earlier look; those of this one are added if it has an interval."""
     differences = pairs[:, 0] - pairs[:, 1]
     n = len(differences)
     mean = float(differences.mean()) if n else math.nan

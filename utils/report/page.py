@@ -11,8 +11,8 @@ from utils.run_directory import EXPLORER_FILE
 HERE = Path(__file__).parent
 # Nothing may be loaded: the browser itself refuses every request.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-FIRST = 2  # tables above the figures
-NAMES = "chosen by"  # the column that stays in sight
+FIRST = 2  # number of tables above the figures
+NAMES = "chosen by"  # the column that stays visible where a table is scrolled sideways
 
 
 def page(title: str, tables: list[Table], figures: dict[str, str], folder: Path) -> str:

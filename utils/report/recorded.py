@@ -16,7 +16,7 @@ from utils.report.results import IDENTITY, SUBSET, LookPlan, Result, Runs, gathe
 TIMINGS_FILE = "timings.csv"  # beside a results.csv
 SECONDS = "seconds_training"
 LOOKS = "looks"  # of a sweep that stops early: `5 10 20; 1; 6`, the seeds, the smallest difference, the number of arms
-# Before the scores. IDENTITY follows them; files of earlier versions do not have it.
+# The first columns. Those of IDENTITY follow (files of earlier versions lack them), then the scores.
 CSV_COLUMNS = (
     "task", "run", "strategy", "data_pct", "budget", "seed", "examples", "cost_epochs", "scoring_epochs", "failed",
 )  # fmt: skip

@@ -13,8 +13,8 @@ from utils.report.claims import Claim
 
 SUBSET = "chosen: "  # begins the columns of what is in a subset: shares of labels,
 AGAINST = f"{SUBSET}against "  # and numbers of pairs that contradict a heuristic
-# What must be alike for runs to stand in one report: everywhere, within a share and budget, there within a seed (differences
-# are paired by seed), within a strategy.
+# Facts that must be alike for runs to stand in one report: in all runs; in runs of one share and budget; in those of one
+# share, budget and seed (differences are paired by seed); in runs of one strategy.
 ALIKE, ALIKE_AT_A_SHARE = ("model", "data", "pool"), ("learning_rate",)
 ALIKE_IN_A_SEED, ALIKE_IN_A_STRATEGY = ("precision",), ("version",)
 IDENTITY = (*ALIKE, *ALIKE_AT_A_SHARE, *ALIKE_IN_A_SEED, *ALIKE_IN_A_STRATEGY)
@@ -135,8 +135,8 @@ def gather(
     challenges,
     looks=None,
 ) -> Runs:
-    """Leave out what must not be averaged with the rest; name it, the failed and the missing seeds; order the rest.
-    Raises InputError where no seed is left to average over."""
+    """The Runs of these results, in the order of the tables. Those that must not be averaged with the others are left out;
+    `problems` names them, and failed and missing seeds. Raises InputError where no seed is left to average over."""
     results, unlike = _without_unlike(results)
     results, doubled = _without_doubles(sorted(results, key=_order))
     problems = [*problems, *unlike, *doubled]

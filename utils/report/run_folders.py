@@ -22,7 +22,7 @@ SETTINGS = (
     "max_seq_length", "freeze_layers", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "max_eval_samples",
 )  # fmt: skip
-# The same, of flags that older runs did not have: what these runs did.
+# The same for newer flags, with the value that says what runs of earlier versions, which lack the flag, did.
 NEWER_SETTINGS = {
     "optim": "adamw", "label_smoothing_factor": 0.0, "load_best_model_at_end": False, "metric_for_best_model": None,
     "early_stopping_patience": None,
@@ -51,19 +51,19 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     plans = {path.parent: _read_plan(path) for path in sorted(folder.rglob(PLAN_FILE))}
-    asked = {(sweep / "runs" / name): share for sweep, plan in plans.items() for name, share in plan.shares.items()}
+    planned = {(sweep / "runs" / name): share for sweep, plan in plans.items() for name, share in plan.shares.items()}
     problems, found = [], []
     paths = [path.parent for path in sorted(folder.rglob(RUN_FILE)) if "selector" not in path.relative_to(folder).parts]
     for path in paths:
         name = str(path.relative_to(folder)) if path != folder else path.name
         try:
-            found.append(_read(path, name, paths, challenges, asked.get(path)))
+            found.append(_read(path, name, paths, challenges, planned.get(path)))
         except InputError as error:
             problems.append(str(error))
     for path in sorted(folder.rglob(RESULTS_FILE)):
         if not path.with_name(RUN_FILE).exists() and "selector" not in path.relative_to(folder).parts:
             problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
-    waiting = [path.name for path in asked if path not in paths]
+    waiting = [path.name for path in planned if path not in paths]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
     scoring = {name: epochs for plan in plans.values() for name, epochs in plan.scoring.items()}
     looks = next((plan.looks for plan in plans.values() if plan.looks), None)
@@ -81,7 +81,8 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
 
 def _alike(found: list[_Found]) -> tuple[list[_Found], list[str]]:
     """The runs that may stand in one table, and a line about each of the others."""
-    parts = {"data": lambda run: run.data, "settings": lambda run: run.settings}  # None: not to be compared
+    # {how messages call the facts: facts(run)}. Runs whose facts are None are not compared.
+    parts = {"data": lambda run: run.data, "settings": lambda run: run.settings}
     for arm in dict.fromkeys(run.result.arm for run in found):
         name = f"parameters of {arm[0]} at {100 * arm[1]:g} % (equal {arm[2]})"
         parts[name] = lambda run, arm=arm: run.choice if run.result.arm == arm else None
@@ -114,8 +115,8 @@ def _read_plan(path: Path) -> _Plan:
     return _Plan(shares, plan.part("scoring_epochs").numbers(), found)
 
 
-def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | None) -> _Found:
-    """One run. asked: the share of the data that a sweep planned for it. Raises InputError where it is unfinished or a file
+def _read(path: Path, name: str, paths: list[Path], challenges, planned: float | None) -> _Found:
+    """One run. planned: the share of the data that a sweep planned for it. Raises InputError where it is unfinished or a file
     of it is damaged."""
     if not (path / RESULTS_FILE).exists():
         log = path / "run.log"
@@ -154,7 +155,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges, asked: float | N
         name=path.name,
         folder=path,
         strategy=strategy,
-        data_pct=rounded_share(asked or share),
+        data_pct=rounded_share(planned or share),
         budget=budget,
         seed=arguments.count("seed"),
         m=m,

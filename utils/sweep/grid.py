@@ -13,9 +13,10 @@ ARMS = (*OBJECTIVES[1:], "dfr")  # what changes the training, not the data
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One training: how its examples are chosen, what share of them, what is alike between shares, which seed.
+    """One training run.
 
-    strategy: a strategy, an online scheme, an objective of ARMS (on a random share) or strategy+objective.
+    strategy: a strategy, an online scheme, an objective of ARMS (on a random share) or strategy+objective. data_pct: share
+    of the data. budget: what all shares have alike, "epochs" or "steps".
     """
 
     strategy: str
@@ -66,7 +67,7 @@ def grid(strategies: list[str], data_pcts: list[float], seeds: list[int], budget
                     continue
                 if pct < 1 or _weighted(chosen_by):
                     runs[Run(strategy, pct, budget_kind, seed)] = None
-                else:  # whoever chooses, everything is chosen
+                else:  # at 100 % every strategy chooses everything
                     runs[everything if objective == "erm" else Run(objective, pct, "epochs", seed)] = None
         if any(needs_everything(strategy) for strategy in strategies):
             runs[everything] = None

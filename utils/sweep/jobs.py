@@ -45,9 +45,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Job:
-    """Commands one after the other in one folder; `first` names jobs whose result they read.
+    """Commands one after the other in one folder.
 
-    cost: any unit, for the progress display; remove: what is not needed once all is done.
+    cost: any unit, for the progress display; first: jobs whose results the commands read; remove: files that are deleted
+    once all commands are done.
     """
 
     name: str
@@ -88,7 +89,8 @@ def run_job(job: Job) -> None:
             path.unlink(missing_ok=True)
 
 
-def _child(job: Job, device: str | None, threads: int, alive) -> None:
+def _child(job: Job, device: str | None, threads: int, parent_pipe) -> None:
+    """What the process of a job does. parent_pipe: it ends when the parent process does."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which asks for an orderly end
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -96,20 +98,21 @@ def _child(job: Job, device: str | None, threads: int, alive) -> None:
     log = os.open(job.folder / LOG, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent_pipe,), daemon=True).start()
     import torch
     from tqdm import tqdm
 
-    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with one that is killed
+    tqdm.set_lock(threading.RLock())  # tqdm's own is shared between processes: one that is killed would keep it
     torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of what the run starts itself, for example a teacher
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes that the run starts, for example a teacher's
     setup_logging()
     run_job(job)
 
 
-def _end_with_parent(alive) -> None:
+def _end_with_parent(parent_pipe) -> None:
+    """Wait until the parent process is gone, then ask this process for an orderly end."""
     with contextlib.suppress(EOFError, OSError):
-        alive.recv()
+        parent_pipe.recv()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -120,17 +123,17 @@ def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end
     preload: further modules that are loaded once for all runs. Raises
     Interrupted after SIGTERM or Ctrl-C, once every running job has saved and ended.
     """
-    # The server of forks looks into the current folder first, where a folder `hans` may lie, and not into this project's.
+    # The fork server imports from the current folder first, which may hold another folder `hans`, and not from this project.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED, *preload])
-    alive, ours = context.Pipe(duplex=False)  # never written to: its end says that this process is gone
+    parent_pipe, write_end = context.Pipe(duplex=False)  # never written to: it closes when this process is gone
     waiting, running, free, failed = list(jobs), {}, list(devices), {}
     with StopSignal() as stop:
         while waiting or running:
             while waiting and free and not stop.requested:
                 job, device = waiting.pop(0), free.pop(0)
-                process = context.Process(target=_child, args=(job, device, threads, alive), name=job.name)
+                process = context.Process(target=_child, args=(job, device, threads, parent_pipe), name=job.name)
                 process.start()
                 running[process.sentinel] = process, job, device
             if stop.requested:
@@ -148,7 +151,7 @@ def run_jobs(jobs: list[Job], *, devices: list[str | None], threads: int, on_end
                 if process.exitcode:
                     failed[job.name] = why_failed(job, process.exitcode)
                 on_end(job, process.exitcode != 0)
-    ours.close()
+    write_end.close()
     return failed
 
 

@@ -9,11 +9,12 @@ from utils.sweep.grid import ALL, Run
 BASELINES = (ALL, "random")
 OPEN = "open"  # the verdict on an arm that gets more seeds
 
-Verdicts = dict[str, list[str]]  # of each run's name: the verdicts on its arm, one a look
+Verdicts = dict[str, list[str]]  # {name of a run: the verdict of each look so far at its arm}
 
 
 def look_plan(runs: list[Run], looks: list[int] | None, smallest: float) -> dict | None:
-    """What `--looks` fixes before the first run, since every verdict's level depends on it; None without looks."""
+    """What `--looks` fixes before the first run, since every verdict's level depends on it: {seeds, smallest, arms}, as
+    sweep.json holds it; None without looks. Raises InputError where looks do not rise or an arm has no baseline."""
     if not looks:
         return None
     if looks != sorted(set(looks)) or looks[0] < 2:
@@ -29,10 +30,11 @@ def look_plan(runs: list[Run], looks: list[int] | None, smallest: float) -> dict
 def runs_so_far(
     runs: list[Run], looks: list[int], *, finished: Callable[[Run], bool], verdicts: Callable[[], Verdicts]
 ) -> list[Run]:
-    """Of all runs, those that the looks so far ask for: every arm has the seeds of the first look; an arm that it leaves
-    open has those of the second, and so has its baseline; and so on. A look is taken once its runs are finished.
+    """The runs that the looks so far ask for. Every arm gets the seeds of the first look; an arm that a look leaves open gets
+    those of the next one, and so does its baseline. A look is taken once its runs are finished.
 
-    Raises RunFailed where an arm cannot be compared.
+    finished(run): whether a run is done; verdicts(): called once a look is complete. Raises RunFailed where an arm cannot be
+    compared.
     """
     seeds = {_arm_of(run): looks[0] for run in runs}
     undecided = [arm for arm in seeds if arm.strategy not in BASELINES]
@@ -59,7 +61,7 @@ def _arm_of(run: Run) -> Run:
 
 
 def _is_baseline(one: Run, arm: Run) -> bool:
-    """Whether `arm` is compared with this one."""
+    """Whether `arm` is compared with `one`."""
     if arm.data_pct == 1:
         return one.strategy == ALL
     return one.strategy == "random" and (one.data_pct, one.budget) == (arm.data_pct, arm.budget)

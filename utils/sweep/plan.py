@@ -142,7 +142,7 @@ class Sweep:
     # ------------------------------------------------------------------------------------------------------------- plan
     def _check_folder(self, source: Examples, run: RunSettings) -> dict:
         """What all runs of one folder must have in common; source: all training examples. Strategies, shares and seeds may
-        be added to it."""
+        be added to it. Raises InputError where the folder's sweep.json says otherwise."""
         identity = {
             "flags": [*self.shared_words, *words_of(run, ObjectiveSettings, leave_out=DECIDED)],
             "data": {"n": len(source), "fingerprint": source.fingerprint},
@@ -157,7 +157,7 @@ class Sweep:
         path = self.out / PLAN_FILE
         if path.exists():
             before = read_json(path).get("settings", {})
-            before["plugin"] = before.get("plugin") or identity["plugin"]  # it may be added later
+            before["plugin"] = before.get("plugin") or identity["plugin"]  # a plugin may be added later
             identity["plugin"] = identity["plugin"] or before["plugin"]
             for name, value in identity.items():
                 if before.get(name) != value:

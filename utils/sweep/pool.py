@@ -63,6 +63,7 @@ def _copy_lines(data: Data, train: Examples, kept: list[int], source: Path, fold
     if made:
         return
     lines = (source / path).read_bytes().split(b"\n")
+    # The slice ends at a truth value: one line where columns have names and the format has a header, else none.
     header = lines[: isinstance(data.task.text_columns[0], str) and path.suffix in (".tsv", ".txt")]
     with atomic_path(folder / path) as temporary:
         temporary.write_bytes(b"\n".join([*header, *(lines[train.numbers[i] - 1] for i in kept), b""]))

@@ -196,17 +196,18 @@ class SlurmSweep:
     def _hand_over(self, folder: Path, stages: list[str], queued: list[Queued]) -> dict[str, str]:
         """Submit the scripts of a folder in their order; {stage: number of its job}. All or none."""
 
-        def before(*names: str) -> list[str]:
+        def queued_ids(*names: str) -> list[str]:
+            """Numbers of the jobs of these stages that earlier submissions left in the queue."""
             return [one.job_id for one in queued if one.stage in names]
 
         ids: dict[str, str] = {}
         try:
-            ids["inputs"] = _sbatch(folder / "inputs.sh", any_of=before("inputs"))
+            ids["inputs"] = _sbatch(folder / "inputs.sh", any_of=queued_ids("inputs"))
             for stage in stages:
-                first = [*before("runs"), *filter(None, [ids.get("runs")])] if stage == "second_runs" else []
+                first = [*queued_ids("runs"), *filter(None, [ids.get("runs")])] if stage == "second_runs" else []
                 ids[stage] = _sbatch(folder / f"{stage}.sh", ok=[ids["inputs"]], any_of=first)
             runs = [ids[stage] for stage in stages]
-            ids["report"] = _sbatch(folder / "report.sh", any_of=[*before("runs", "second_runs", "report"), *runs])
+            ids["report"] = _sbatch(folder / "report.sh", any_of=[*queued_ids("runs", "second_runs", "report"), *runs])
         except RunFailed:
             if ids:
                 _slurm("scancel", *ids.values())
