@@ -5,8 +5,9 @@
     --num_clusters 8 32 128 --output_dir $OUT/clusters
 
 Reads what get_embeddings.py wrote and, with --data_dir (or --train_file, --dataset_name), the labels, genres and texts of
-the same rows; without, only what embeddings alone tell is reported. Writes clusters.npz (the k with the best silhouette, or --keep), clusters_k<K>.npz for the other k, cluster_report.md, figures
-(*.png) and, last of all, clusters.json with every number of the report. The same flags give the same clusters.
+the same rows; without these flags the report says only what embeddings alone tell. Writes clusters.npz (the k with the best
+silhouette, or --keep), clusters_k<K>.npz for the other k, cluster_report.md, figures (*.png) and, last of all,
+clusters.json with every number of the report. The same flags give the same clusters.
 Several machines: the same command with --shard 1/K to K/K, then once without (docs/growth.md).
 """
 
@@ -22,7 +23,7 @@ from utils.flags import SourceSettings, name_data
 from utils.run_directory import versions
 from utils.settings import add_flags, settings_from
 
-FINISHED = "clusters.json"  # written last: it exists means the analysis is whole
+FINISHED = "clusters.json"  # written last: where it exists, the analysis is complete
 
 
 def add_args(parser: ArgumentParser) -> None:
@@ -150,7 +151,7 @@ def _cluster(args, folder: Path, ks: list[int]) -> None:
         },
     )
     for part in shard_folders(folder).values():
-        shutil.rmtree(part, ignore_errors=True)  # one without rows left none
+        shutil.rmtree(part, ignore_errors=True)  # a shard without rows left no folder
     (folder / FIT).unlink(missing_ok=True)
     for line in lines:
         print(line)

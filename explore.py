@@ -33,7 +33,7 @@ def main(argv=None) -> None:
         "--predictions", metavar="FILE", help="predictions_<split>.tsv of a run (default: from logits or dynamics)"
     )
     group.add_argument("--max_points", type=positive_int, default=50_000, help="more examples than these are sampled")
-    group.add_argument("--seed", type=seed_number, default=0, help="of that sample")
+    group.add_argument("--seed", type=seed_number, default=0, help="seed of the sample that --max_points asks for")
     group.add_argument("--output_dir", required=True, help="where explorer.html goes; an earlier one is replaced")
     args = parse_args(parser, argv)
     name_data(args, "MNLI")

@@ -5,8 +5,9 @@
     --max_seq_len 128 --output_dir $OUT/embeddings
 
 Writes cls_embeddings_<task>_<split>.npy (row i = TSV row i, open it with np.load(..., mmap_mode="r")) and a
-.json beside it that says of what; --logits writes logits_<task>_<split>.npy and gold_<task>_<split>.npy as well. Memory
-does not grow with the data, an interrupted run continues where it was. Several GPUs: torchrun --nproc_per_node=N get_embeddings.py ...
+.json beside it that names the checkpoint and the data; --logits writes logits_<task>_<split>.npy and
+gold_<task>_<split>.npy as well. Memory does not grow with the data, an interrupted run continues where it was. Several GPUs:
+torchrun --nproc_per_node=N get_embeddings.py ...
 Several machines: the same command with --shard 1/K to K/K, then once without (docs/growth.md).
 """
 
@@ -206,7 +207,7 @@ def remove_joined(part: Path, names: list[str]) -> None:
         for path in (part / name, (part / name).with_suffix(".json")):
             path.unlink(missing_ok=True)
     if all(path.name == LOCK_FILE for path in part.glob("*")):
-        shutil.rmtree(part, ignore_errors=True)  # one without rows left none
+        shutil.rmtree(part, ignore_errors=True)  # a shard without rows left no folder
 
 
 def write_gold(folder, examples) -> None:

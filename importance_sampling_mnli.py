@@ -120,7 +120,7 @@ def train_on_choice(args) -> None:
 
 
 def train_online(args) -> None:
-    """Train with batches that the scheme draws. Its plan and its savings go into results.json."""
+    """Train with batches that the scheme draws, and print how many backward passes it saved."""
     from utils.data.sources import open_data
     from utils.selection.selection import budget
     from utils.training import finetune
@@ -151,7 +151,8 @@ def train_online(args) -> None:
 
 
 def irreducible_loss(args, settings, examples, costs: dict):
-    """The file that the user gave, or the one made here, whose cost is added to `costs`. Raises InputError for other rows, or what are no numbers."""
+    """Irreducible losses, float (n,), of the user's file or of one made here, whose cost is added to `costs`. Raises InputError
+    for another number of rows, and for values that are not finite."""
     import numpy as np
 
     path = args.irreducible_loss or _maker(args, settings, examples, costs).irreducible_loss(examples)
@@ -173,7 +174,7 @@ def _maker(args, settings, examples, costs: dict, given=None) -> InputMaker:
 
 
 def _first_process() -> bool:
-    """Before and after the run itself there is no process group to ask."""
+    """Whether this process is the first, by its environment: before and after the run there is no process group to ask."""
     return not int(os.environ.get("RANK", 0))
 
 

@@ -5,10 +5,10 @@
     --data_dir $GLUE_DIR/MNLI --max_seq_length 128 --per_gpu_train_batch_size 512 --learning_rate 2e-5 \\
     --num_train_epochs 3.0 --output_dir $OUT --fp16
 
-Reads the task's files, the hub, or files of your own (--train_file, --validation_file). Writes into --output_dir: the model and tokenizer, eval_results_*.txt,
-predictions_*.tsv, log.jsonl, run.json and, last of all, results.json. If the run is killed, the same command continues
-it. Several GPUs: torchrun --nproc_per_node=N run_glue.py ... All flags may come from one JSON file:
-python run_glue.py flags.json.
+Reads the task's files, the hub, or files of your own (--train_file, --validation_file). Writes into --output_dir: the model
+and tokenizer, eval_results_*.txt, predictions_*.tsv, log.jsonl, run.json and, last of all, results.json. If the run is
+killed, the same command continues it. Several GPUs: torchrun --nproc_per_node=N run_glue.py ... All flags may come from one
+JSON file: python run_glue.py flags.json.
 """
 
 from utils.command_line import ArgumentParser, parse_args

@@ -7,8 +7,8 @@
 
 Reads the task's files, or your own (--train_file), and whatever the strategy needs: embeddings (get_embeddings.py), clusters
 (cluster_embeddings.py), training dynamics (run_glue.py --record_dynamics), logits (get_embeddings.py --logits). Writes
-selection.npz and selection.json, the subset card, into --output_dir; --export writes the chosen examples. --list names all strategies. The result depends
-on the data, the inputs and --selection_seed alone.
+selection.npz and selection.json, the subset card, into --output_dir; --export writes the chosen examples. --list names all
+strategies. The result depends on the data, the inputs and --selection_seed alone.
 """
 
 from pathlib import Path

@@ -16,8 +16,8 @@ At 100 % all ways of choosing are one: the run `all`. Besides the strategies of 
 grad_norm, rho, infobatch and rs2 (importance_sampling_mnli.py --online): grad_norm and rho take the share as their share of
 the steps, infobatch decides on its own how much it skips and runs at 100 % only. poe, learned_mixin, conf_reg and group_dro
 (run_glue.py --objective) train on everything or on a random share, dfr goes on from the run on everything; hard+poe is a
-strategy and an objective (docs/objectives.md). `forgettable` is a second fine-tuning, of the run
-`all` of the same seed.
+strategy and an objective (docs/objectives.md). `forgettable` is a second fine-tuning: it goes on from the
+run `all` of the same seed.
 
 --executor slurm does the runs as jobs of a cluster (docs/cluster.md). --looks 5 10 20 stops early: after 5 and 10 seeds each,
 only strategies that are not yet shown to be above, below or within --smallest points of random get more (docs/stopping.md).

@@ -46,7 +46,7 @@ def add_args(parser) -> None:
     group.add_argument(
         "--diagnose",
         action="store_true",
-        help="one table: right, without segment ids, with the class orders of the hub and of old RoBERTa heads",
+        help="print one table of accuracies: evaluated correctly, without segment ids, with the class orders of the hub and of old RoBERTa heads",
     )
     group.add_argument(
         "--max_per_subcase", type=positive_int, help="evaluate on a seeded sample of this many pairs of each subcase"
