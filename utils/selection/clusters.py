@@ -31,7 +31,9 @@ class Clusters:
     def __post_init__(self):
         kinds = {name: np.asarray(getattr(self, name)).dtype for name in ("labels", "centers", "distances")}
         if kinds["labels"].kind not in "iu" or kinds["centers"].kind != "f" or kinds["distances"].kind != "f":
-            raise InputError(f"clusters: the arrays are of other kinds than numbers of clusters and distances: {kinds}")
+            raise InputError(
+                f"clusters: the arrays are of other kinds ({kinds}) than whole numbers as labels and floats elsewhere"
+            )
         if np.asarray(self.labels).size and np.max(self.labels) > np.iinfo(np.int32).max:
             raise InputError(f"clusters: {np.max(self.labels)} is no number of a cluster")
         for name, dtype in (("labels", np.int32), ("centers", np.float32), ("distances", np.float32)):
@@ -54,7 +56,7 @@ class Clusters:
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64 (k,)"""
+        """int64 (k,): number of examples in each cluster."""
         return np.bincount(self.labels, minlength=self.k)
 
     @property

@@ -56,7 +56,7 @@ def add_to_eval_log(path: Path, step: int, split: str, metrics: dict) -> None:
             entry for entry in history if entry["step"] < step or (entry["split"] != split and entry["step"] == step)
         ]
     except (KeyError, TypeError):
-        raise InputError(f"{path}: not what a run of ours writes; move it away") from None
+        raise InputError(f"{path}: not an eval_log.json of this project; move it away") from None
     write_json(path, [*earlier, {"step": step, "split": split, **metrics}])
 
 

@@ -92,7 +92,7 @@ def make_bias(settings: RunSettings, examples: Examples) -> np.ndarray:
     what = f"--objective {settings.objective}"
     if settings.bias == "hypothesis":
         if len(examples) < 2:
-            raise InputError(f"{what} needs two examples: no example is scored by a model that saw it")
+            raise InputError(f"{what} needs two examples: the model that scores one must not have seen it")
         found = hypothesis_bias(examples.premise_first, examples.labels, settings.drawing_seed)
     else:
         _check_pairs(examples, f"{what} with --bias overlap", "take --bias hypothesis")

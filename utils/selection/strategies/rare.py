@@ -34,7 +34,7 @@ def rare(inputs: Inputs, pool: Pool, *, shallow_power: float = 2.0, cross_fitted
     else:
         learnt = measure(inputs, lambda run: run.gold_probability()[-1])
     if inputs.n < 2:
-        raise InputError("--strategy rare needs two examples: no example is scored by a shallow model that saw it")
+        raise InputError("--strategy rare needs two examples: the shallow model that scores one must not have seen it")
     shallow = shallow_probability(inputs.texts, inputs.classes, pool.seed)
     scores = (learnt * (1 - shallow) ** shallow_power).astype(np.float32)
     return Picks(pool.by_score(scores), scores=scores)

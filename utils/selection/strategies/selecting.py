@@ -59,7 +59,7 @@ def select(
         sizes = _sizes_around(np.array([len(rows) for rows in pools]), np.array(given), m)
     if class_balanced and chosen.weighted and min(sizes) == 0:
         raise InputError(
-            f"a budget of {m} leaves a label without examples: its weights cannot be right with --class_balanced"
+            f"--class_balanced: a budget of {m} leaves a label without examples, so weights cannot be right; give a larger one"
         )
     _announce(chosen, inputs, left)
     picks = []

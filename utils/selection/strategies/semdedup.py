@@ -38,7 +38,7 @@ def semdedup(inputs: Inputs, pool: Pool, *, eps: float = 0.05, across_labels: bo
         )
     if across_labels and len(pool.rows) + len(pool.start) < inputs.n:
         raise InputError(
-            "--across_labels compares labels, and --class_balanced chooses from each alone; give one of them"
+            "--across_labels compares examples of all labels, but --class_balanced chooses from each label alone; give one of them"
         )
     duplicate = np.zeros(inputs.n, dtype=bool)
     farthest = pool.by_score(inputs.clusters.distances)  # of two duplicates the one farther from its centroid stays

@@ -49,7 +49,7 @@ def bias_reweight_rich(inputs: Inputs, pool: Pool) -> Picks:
     """as bias_reweight, by a model that knows the overlap, the three HANS heuristics, both lengths and negation."""
     if inputs.n < 2:
         raise InputError(
-            "--strategy bias_reweight_rich needs two examples: no example is scored by a model that saw it"
+            "--strategy bias_reweight_rich needs two examples: the model that scores one must not have seen it"
         )
     p_bias = rich_bias(inputs.texts, inputs.classes, pool.seed)
     return _down_weighted(pool, p_bias[np.arange(inputs.n), inputs.classes])
