@@ -14,7 +14,7 @@ from utils.errors import InputError
 
 _NEGATION = re.compile(r"\b(?:no|not|never|nothing|nobody|none|nor|cannot|without|\w+n['’]t)\b", re.IGNORECASE)
 FOLDS = 5
-SHALLOW = 40.0  # n times C of the logistic regression: regularised so strongly, it learns broad rules only
+SHALLOW = 40.0  # n times C of the logistic regression; so strong a regularisation leaves broad rules only
 
 
 def overlap_bias(texts, labels, class_names, seed: int, *, what: str) -> np.ndarray:

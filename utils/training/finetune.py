@@ -51,7 +51,7 @@ NAMING_ROWS = 2000  # labelled examples that show what unnamed outputs mean
 
 @dataclass(frozen=True)
 class Choice:
-    """What a script does otherwise than training on all examples in uniform batches; None: not otherwise.
+    """What a script changes in training on all examples in uniform batches; None where it changes nothing.
 
     choose(examples) -> Selection: the training rows. describe(selection, examples) -> dict: the subset card, for
     selection.json. make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods.

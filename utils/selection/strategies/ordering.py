@@ -51,7 +51,7 @@ def _ranks_in_blocks(grouped) -> np.ndarray:
 
 
 def stable_order(keys) -> np.ndarray:
-    """int64 (n,): the stable order of keys (n,). numpy sorts 16-bit integers in linear time, so keys that fit become such."""
+    """int64 (n,): the stable order of keys (n,). numpy sorts 16-bit integers in linear time, so keys that fit are converted."""
     return np.argsort(_narrow(np.asarray(keys)), kind="stable")
 
 
