@@ -42,8 +42,8 @@ from utils.sweep.slurm import SlurmSettings, SlurmSweep
 
 
 def main(argv=None) -> None:
-    load_plugins(argv)
     parser = ArgumentParser(description=__doc__)
+    load_plugins(parser, argv)
     add_flags(parser, SweepSettings, required=("strategies", "data_pcts"))
     parser.add_argument("--shard", type=shard, metavar="I/K", help="do the I-th of K parts, for job arrays")
     parser.add_argument(

@@ -59,18 +59,14 @@ def unchanged_registry():
 def test_a_strategy_as_a_plugin(tmp_path, unchanged_registry):
     (tmp_path / "by_length.py").write_text(recipe("## A strategy"))
     mnli = tiny.write_mnli(tmp_path / "mnli")
-    flags = [
-        "--plugin",
-        tmp_path / "by_length.py",
-        "--strategy",
-        "by_length",
-        "--keep_out",
-        "0.25",
-        "--num_examples",
-        "6",
-    ]
-    select_examples.main([str(word) for word in (*flags, "--data_dir", mnli, "--output_dir", tmp_path / "out")])
+    flags = {"plugin": tmp_path / "by_length.py", "strategy": "by_length", "keep_out": 0.25, "num_examples": 6}
+    flags = {name: str(value) for name, value in flags.items()} | {"data_dir": str(mnli)}
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    select_examples.main([*words, "--output_dir", str(tmp_path / "out")])
     chosen = Selection.load(tmp_path / "out" / "selection.npz")
+    (tmp_path / "flags.json").write_text(json.dumps(flags | {"output_dir": str(tmp_path / "again")}))
+    select_examples.main([str(tmp_path / "flags.json")])
+    assert Selection.load(tmp_path / "again" / "selection.npz").digest == chosen.digest
     lengths = [len(premise) + len(hypothesis) for premise, hypothesis, _ in tiny.pairs(48, 0)]
     by_length = sorted(lengths, reverse=True)
     assert sorted((lengths[i] for i in chosen.indices), reverse=True) == by_length[12:18]  # a quarter of 48 is left out

@@ -483,6 +483,19 @@ def test_what_a_run_made_for_itself_is_part_of_its_cost(tmp_path):
     assert load_runs(tmp_path).results[0].cost == pytest.approx(2 + 1 + 0.7)
 
 
+def test_runs_in_folders_of_one_name_keep_their_own_seconds_and_links(tmp_path):
+    for strategy, seconds in (("random", 10.0), ("hard", 99.0)):
+        folder = write_run(tmp_path / "runs" / strategy / "seed0", strategy, 0.1, 0, 0.6)
+        results = json.loads((folder / "results.json").read_text())
+        results["train"]["seconds"] = seconds
+        (folder / "results.json").write_text(json.dumps(results))
+    run(tmp_path / "runs")
+    again = read_csv(tmp_path / "runs" / "report" / "results.csv").results
+    assert {result.strategy: result.seconds for result in again} == {"random": 10.0, "hard": 99.0}
+    page = (tmp_path / "runs" / "report" / "report.html").read_text()
+    assert 'href="../random/seed0' in page and 'href="../hard/seed0' in page
+
+
 def test_probing_costs_a_third_of_training(tmp_path):
     """200 examples trained on and 300 probed, of 1,000: a fifth of an epoch and a third of 0.3."""
     for seed in range(2):

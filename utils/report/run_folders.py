@@ -151,8 +151,9 @@ def _read(path: Path, name: str, paths: list[Path], challenges, planned: float |
         "version": version,
     }
     tested, tests = _challenge_scores(path, challenges)
+    same_name = sum(other.name == path.name for other in paths) > 1
     result = Result(
-        name=path.name,
+        name=name if same_name else path.name,
         folder=path,
         strategy=strategy,
         data_pct=rounded_share(planned or share),

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
-from utils.command_line import data_fraction, positive_int, recorded_words
+from utils.command_line import ArgumentParser, command_line, data_fraction, positive_int, recorded_words
 from utils.errors import InputError
 from utils.run_directory import code_version
 from utils.selection.strategies import get_strategy, load_plugin
@@ -82,10 +82,10 @@ class ChoiceRequest:
     parameters: dict[str, object]
 
 
-def add_choice_flags(parser: argparse.ArgumentParser, argv: list[str] | None) -> None:
+def add_choice_flags(parser: ArgumentParser, argv: list[str] | None) -> None:
     """Add the flags of choosing. A --plugin in `argv` (default: the command line) is loaded first, since its strategies
     bring flags of their own. Raises InputError for a plugin that cannot be used."""
-    load_plugins(argv)
+    load_plugins(parser, argv)
     add_flags(parser, ChoiceSettings)
     add_plugin_flag(parser)
     add_flags(parser, InputFiles)
@@ -98,11 +98,11 @@ def add_plugin_flag(parser) -> None:
     parser.add_argument("--plugin", metavar="FILE.py", help="a Python file whose @strategy functions become strategies")
 
 
-def load_plugins(argv: list[str] | None) -> None:
-    """Load the file that --plugin names."""
+def load_plugins(parser: ArgumentParser, argv: list[str] | None) -> None:
+    """Load the file that --plugin names, on the command line (default) or in the JSON file of flags that stands in for it."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_plugin_flag(early)
-    found, _ = early.parse_known_args(sys.argv[1:] if argv is None else argv)
+    found, _ = early.parse_known_args(command_line(parser, argv))
     if found.plugin:
         load_plugin(found.plugin)
 
