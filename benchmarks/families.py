@@ -36,39 +36,42 @@ LENGTHS = (17, 3, 36, 5, 5, 36)
 
 HEAD = """# Families of models
 
-This page is made by `python -m benchmarks.families`; do not edit it. Every model here trains, is evaluated, gives embeddings
-and logits, and runs on HANS.
+This page is made by `python -m benchmarks.families`; do not edit it. Every model in the table can be trained, evaluated and tested
+on HANS, and gives embeddings and logits. The columns:
 
-- **batches**: *packed* batches hold no padding: sequences stand end to end, and attention keeps them apart. *padded* batches
-  are cut from sequences of similar length. A model that runs padded says so once.
-- **pooling**: what `get_embeddings.py --pooling auto` takes: `cls`, the first token; `last`, the last one.
+- **batches**: *packed* batches hold no padding. The sequences stand end to end, and attention keeps them apart. *padded* batches
+  hold sequences of similar length, filled up with padding. A script that runs a model padded logs this once.
+- **pooling**: which token `get_embeddings.py --pooling auto` takes: `cls`, the first one, or `last`, the last one.
+- **`--freeze_layers`**: whether this flag works for the family.
 - **logits, embedding, gradient**: the largest difference between a packed pass and a padded one, in float32 on a tiny model
-  with random weights. Of families that run padded: between a sequence alone and the same one in a padded batch.
-- **examples/s**: forward and backward passes, packed / padded, of a random model of 4 layers x 256, on a CPU with {cores}
-  cores, {threads} of them used, torch {torch}, transformers {transformers}.
+  with random weights. For families that run padded: the largest difference between a sequence alone and the same sequence in a
+  padded batch.
+- **examples/s**: speed of forward and backward passes, packed / padded. The model has random weights, 4 layers and width 256. It
+  ran on a CPU with {cores} cores, {threads} of them used, with torch {torch} and transformers {transformers}.
 """
 TAIL = """
 ## Decoders and encoder-decoders
 
-GPT-2, Llama, Mistral, Qwen and their like read a text from left to right, so only the last token has seen all of it: their
-classifier layer reads it, and `--pooling auto` takes it. `--pooling mean` takes the mean over all tokens. `--pooling cls`
-is refused: the first token sees no other. BART and T5 are read at the end of the sentence in the decoder. Where a tokenizer
-names no padding token, its end-of-sentence token serves as one; the saved tokenizer and config say so.
+GPT-2, Llama, Mistral, Qwen and similar models read a text from left to right, so only the last token has seen the whole text. Their
+classifier layer reads the last token, and `--pooling auto` takes it too. `--pooling mean` takes the mean over all tokens.
+`--pooling cls` is refused, because the first token has seen no other token. In BART and T5, the state of the decoder at the end of
+the sentence is read. If a tokenizer names no padding token, its end-of-sentence token serves as one, and the saved tokenizer and
+config say so.
 
     python get_embeddings.py --model_name_or_path gpt2 --task_name MNLI --data_dir $GLUE_DIR/MNLI --output_dir $OUT/gpt2
 
 ## Other models
 
-Any other model that transformers loads as a sequence classifier runs padded, after a test at the start: the logits of a
-short text must be the same alone and beside a longer one. Refused for that reason: XLNet (it reads its class from the last
-position, where the padding is), FNet, YOSO and CANINE (padding changes what they say of a text). Refused because they give no
-hidden state for each token: Perceiver. Models that want more than text are refused with the error they raise.
+Any other model that transformers loads as a sequence classifier runs padded. It must pass a test at the start: the logits of a
+short text must be the same alone and in a batch with a longer text. Some models fail this test and are refused. XLNet reads its
+class from the last position, where the padding is. In FNet, YOSO and CANINE, padding changes the answer to a text. Perceiver is
+refused because it gives no hidden state for each token. A model that wants more than text is refused with the error that it raises.
 
-`--freeze_layers` freezes the embeddings, the lowest layers, and what those layers share with higher ones: tables of
-relative positions. ALBERT has one layer, used many times. A packed pass needs transformers' own attention (`sdpa`).
-DeBERTa with `talking_head` runs padded.
+`--freeze_layers` freezes the embeddings, the lowest layers, and what those layers share with higher ones (tables of relative
+positions). ALBERT cannot freeze layers, because it has one layer that it uses many times. A packed pass needs transformers' own
+attention (`sdpa`). DeBERTa with `talking_head` runs padded.
 
-A new family that shall run packed is one record: [extending.md](extending.md).
+To make a new family run packed, write one record: [extending.md](extending.md#an-encoder-family).
 """
 
 
