@@ -357,7 +357,7 @@ def test_irreducible_losses_that_are_no_numbers_are_refused(tmp_path, wrong):
     write_npz(tmp_path / "loss.npz", irreducible_loss=np.array([0.5, wrong]))
     args = argparse.Namespace(irreducible_loss=tmp_path / "loss.npz")
     with pytest.raises(InputError, match="not all finite numbers"):
-        importance_sampling_mnli.irreducible_loss(args, None, [0, 1])
+        importance_sampling_mnli.irreducible_loss(args, None, [0, 1], {})
 
 
 @pytest.mark.parametrize(
