@@ -115,7 +115,7 @@ def train_on_choice(args) -> None:
         print(format_card(card))
         return card
 
-    choice = finetune.Choice(pick, describe, making_epochs=lambda: sum(costs.values()))
+    choice = finetune.Choice(pick, describe, costs=costs)
     finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
 
 
@@ -136,9 +136,7 @@ def train_online(args) -> None:
     if SCHEMES[args.online].needs_irreducible_loss:
         options["irreducible_loss"] = irreducible_loss(args, settings, examples, costs)
     version = SCHEMES[args.online].version
-    choice = finetune.Choice(
-        make_batches=make_batches(args.online, **options), version=version, making_epochs=lambda: sum(costs.values())
-    )
+    choice = finetune.Choice(make_batches=make_batches(args.online, **options), version=version, costs=costs)
     results = finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
     if not _first_process():
         return

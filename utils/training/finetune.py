@@ -55,15 +55,15 @@ class Choice:
 
     choose(examples) -> Selection: the training rows. describe(selection, examples) -> dict: the subset card, for
     selection.json. make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods.
-    version: of the way of making batches, for results.json. making_epochs(): what making the inputs of the choice took here,
-    in training epochs on all of the data.
+    version: of the way of making batches, for results.json. costs: filled, when the choice is made, with what making each of
+    its inputs took here, in training epochs on all of the data.
     """
 
     choose: Callable[[Examples], Selection] | None = None
     describe: Callable[[Selection, Examples], dict] | None = None
     make_batches: Callable[..., UniformBatches] | None = None
     version: int | None = None
-    making_epochs: Callable[[], float] | None = None
+    costs: dict[Path, float] | None = None
 
 
 def run(settings: RunSettings, *, script: str, arguments: dict, choice: Choice | None = None) -> dict:
@@ -291,7 +291,7 @@ def _train_and_save(run: Run, selection: Selection, choice: Choice, shortcut: Sh
         "effective_sample_size": selection.effective_sample_size,
         "fingerprint": selection.fingerprint,
         **({"version": choice.version} if choice.version else {}),
-        **({"making_epochs": choice.making_epochs()} if choice.making_epochs else {}),
+        **({} if choice.costs is None else {"making_epochs": sum(choice.costs.values())}),
     }
     return {"train": trained, "selection": about, **({"objective": shortcut.facts} if shortcut.facts else {})}
 
