@@ -54,10 +54,11 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
     planned = {(sweep / "runs" / name): share for sweep, plan in plans.items() for name, share in plan.shares.items()}
     problems, found = [], []
     paths = [path.parent for path in sorted(folder.rglob(RUN_FILE)) if "selector" not in path.relative_to(folder).parts]
+    places = {path.resolve(): path for path in paths}
     for path in paths:
         name = str(path.relative_to(folder)) if path != folder else path.name
         try:
-            found.append(_read(path, name, paths, challenges, planned.get(path)))
+            found.append(_read(path, name, places, challenges, planned.get(path)))
         except InputError as error:
             problems.append(str(error))
     for path in sorted(folder.rglob(RESULTS_FILE)):
@@ -115,9 +116,10 @@ def _read_plan(path: Path) -> _Plan:
     return _Plan(shares, plan.part("scoring_epochs").numbers(), found)
 
 
-def _read(path: Path, name: str, paths: list[Path], challenges, planned: float | None) -> _Found:
-    """One run. planned: the share of the data that a sweep planned for it. Raises InputError where it is unfinished or a file
-    of it is damaged."""
+def _read(path: Path, name: str, places: dict[Path, Path], challenges, planned: float | None) -> _Found:
+    """One run. places: {resolved path: path} of all runs. planned: the share of the data that a sweep planned for it.
+
+    Raises InputError where the run is unfinished or a file of it is damaged."""
     if not (path / RESULTS_FILE).exists():
         log = path / "run.log"
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] if log.exists() else []
@@ -131,7 +133,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges, planned: float |
     objective = found.part("objective", optional=True)
     strategy, share, budget = _arm(arguments, train, selection)
     strategy, version = _with_objective(strategy, str(selection.plain("version") or 1), objective)
-    model, gone_through = _origin(path, name, paths)
+    model, gone_through = _origin(path, name, places)
     used = ("train", *found.part("eval").names)
     splits = run.part("data").parts().items()
     data = tuple((split, facts.text("fingerprint")) for split, facts in splits if split in used)
@@ -151,7 +153,7 @@ def _read(path: Path, name: str, paths: list[Path], challenges, planned: float |
         "version": version,
     }
     tested, tests = _challenge_scores(path, challenges)
-    same_name = sum(other.name == path.name for other in paths) > 1
+    same_name = sum(other.name == path.name for other in places.values()) > 1
     result = Result(
         name=name if same_name else path.name,
         folder=path,
@@ -214,7 +216,7 @@ def _cost(results: Fields) -> float:
     return examples / selection.count("n", least=1) + sum(epochs or 0.0 for epochs in before)
 
 
-def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[Fields]]:
+def _origin(path: Path, name: str, places: dict[Path, Path]) -> tuple[str | None, list[Fields]]:
     """The checkpoint that a run started from, and the results of the other runs here that it goes on from: then the
     checkpoint is that of the first of them.
 
@@ -228,7 +230,7 @@ def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[
         model = Fields(read_json(path / RUN_FILE), f"{name}/{RUN_FILE}").part("arguments").text(
             "model_name_or_path", optional=True
         )  # fmt: skip
-        before = _run_at(Path(model), path, paths) if model else None
+        before = _run_at(Path(model), path, places) if model else None
         if before is None or before in seen:
             return model, gone_through
         path, name = before, before.name
@@ -236,12 +238,11 @@ def _origin(path: Path, name: str, paths: list[Path]) -> tuple[str | None, list[
             gone_through.append(Fields(read_json(path / RESULTS_FILE), f"{name}/{RESULTS_FILE}"))
 
 
-def _run_at(model: Path, path: Path, paths: list[Path]) -> Path | None:
-    """The run among `paths` that a run at `path` names as its checkpoint."""
-    at = {other.resolve(): other for other in paths}
-    if (exact := at.get(model.resolve())) is not None:
+def _run_at(model: Path, path: Path, places: dict[Path, Path]) -> Path | None:
+    """The run among `places` that a run at `path` names as its checkpoint."""
+    if (exact := places.get(model.resolve())) is not None:
         return exact
-    ends = [other for place, other in at.items() if len(model.parts) > 1 and place.parts[-2:] == model.parts[-2:]]
+    ends = [other for place, other in places.items() if len(model.parts) > 1 and place.parts[-2:] == model.parts[-2:]]
     beside = [other for other in ends if other.parent == path.parent]
     return (beside or (ends if len(ends) == 1 else [None]))[0]
 
