@@ -16,6 +16,7 @@ import transformers
 import sweep as script
 from hans.generate import main as generate_hans
 from tests import tiny
+from utils.data.sources import open_data
 from utils.errors import EXIT_INTERRUPTED, InputError
 from utils.flags import RunSettings
 from utils.selection.choosing import InputFiles
@@ -23,6 +24,7 @@ from utils.selection.ingredients import MakerSettings
 from utils.sweep import jobs
 from utils.sweep.grid import Run, grid
 from utils.sweep.plan import SweepSettings
+from utils.sweep.pool import make_pool
 
 
 # ---------------------------------------------------------------------------------------------------------------- jobs
@@ -323,15 +325,24 @@ def test_a_pool_is_a_seeded_sample_of_the_lines(world, tmp_path, capsys):
     assert (tmp_path / "pool" / "dev_matched.tsv").read_bytes() == (world / "data" / "dev_matched.tsv").read_bytes()
 
 
-def test_a_dev_file_that_changed_after_its_pool_was_made_is_refused(world, tmp_path):
-    tiny.write_mnli(tmp_path / "data", n_train=60, n_dev=12)
-    words = [*flags(world, tmp_path / "out", "--pool_size", "20"), "--data_dir", tmp_path / "data"]
-    planned(words)
-    planned(words)
-    dev = tmp_path / "data" / "dev_matched.tsv"
+@pytest.mark.parametrize("own_files", [False, True])
+def test_a_pool_of_other_data_or_size_is_refused(tmp_path, own_files):
+    tiny.write_mnli(tmp_path, n_train=60, n_dev=12)
+    source = RunSettings(task_name="MNLI", data_dir=str(tmp_path))
+    if own_files:
+        files = {"train_file": str(tmp_path / "train.tsv"), "validation_file": [str(tmp_path / "dev_matched.tsv")]}
+        source = RunSettings(**files, text_columns=["sentence1", "sentence2"], label_column="gold_label")
+
+    def pool(size=20):
+        return make_pool(open_data(source), source, size, tmp_path / "pool")
+
+    assert pool() == pool() and len(open_data(pool()).load("train")) == 20
+    with pytest.raises(InputError, match=r"--pool_size 21: .*/pool was made with another one"):
+        pool(21)
+    dev = tmp_path / "dev_matched.tsv"
     dev.write_text("".join(dev.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=r"dev_matched.tsv: has changed since it was copied"):
-        planned(words)
+    with pytest.raises(InputError, match=r"dev_matched.tsv: .*/pool was made with another one"):
+        pool()
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
