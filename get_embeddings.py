@@ -11,16 +11,13 @@ torchrun --nproc_per_node=N get_embeddings.py ...
 Several machines: the same command with --shard 1/K to K/K, then once without (docs/growth.md).
 """
 
-import hashlib
-import json
 import logging
-import shutil
 from pathlib import Path
 
 from utils.command_line import ArgumentParser, parse_args, positive_int, setup_logging, shard
 from utils.data.pooling import POOLINGS, choose_pooling
 from utils.errors import InputError, run_script
-from utils.files import LOCK_FILE, atomic_path, folder_lock, read_json, save_array
+from utils.files import atomic_path, folder_lock, save_array
 from utils.flags import InferenceSettings, SourceSettings, name_data
 from utils.settings import add_flags, add_no_ops, settings_from
 
@@ -77,9 +74,11 @@ def main(argv=None) -> None:
     if not (args.model_name_or_path or args.config_name):
         raise InputError("give --model_name_or_path: the checkpoint whose embeddings are wanted")
 
+    from utils.data.class_names import unresolved_message
     from utils.data.sources import open_data
     from utils.models import distributed
     from utils.models.session import open_session
+    from utils.selection.embedding_writer import remove_joined
     from utils.selection.shards import shard_folder, shard_folders
 
     settings = settings_from(InferenceSettings, args)
@@ -90,11 +89,14 @@ def main(argv=None) -> None:
     session = open_session(data.task.labels, settings, processes, need_head=args.logits or args.pooling == "pooler")
     check_layer(args.layer, session.classifier)
     settle_pooling(args, session.classifier.model)
+    if args.logits and not session.classifier.named:
+        raise InputError(f"--logits: {unresolved_message(session.classifier.labels)}")
+    model = {"model": args.model_name_or_path or args.config_name, **session.classifier.identity()}
     written = []
     with folder_lock(shard_folder(args.output_dir, args.shard), enabled=processes.main):
         parts = {} if args.shard else shard_folders(args.output_dir)
         for split in examples:
-            written += extract(args, split, session, parts)
+            written += extract(args, split, session, model, parts)
         for part in parts.values() if processes.main else ():
             remove_joined(part, [path.name for _, path, _ in written])
     distributed.stop()
@@ -103,62 +105,36 @@ def main(argv=None) -> None:
         print("\n".join(lines or ["no rows fall to this shard: there are more shards than blocks"]))
 
 
-def extract(args, examples, session, parts) -> list[tuple]:
+def extract(args, examples, session, model: dict, parts: dict) -> list[tuple]:
     """Write the embeddings (and logits) of one split or of the shard's rows; returns (what happened, path, shape) per file.
-    What `parts`, the folders of finished shards, hold is taken from there."""
+    model: the identity of the model; parts: the folders of finished shards, whose rows are taken from there."""
     import numpy as np
 
-    from utils.data.class_names import unresolved_message
-    from utils.data.tokenizer import tokenizer_hash
     from utils.models.inference import BLOCK_ROWS
-    from utils.selection.embeddings import EmbeddingWriter, embedding_paths
-    from utils.selection.features import array_sha256
+    from utils.selection.embedding_writer import EmbeddingWriter, already_there
+    from utils.selection.embeddings import embedding_paths
     from utils.selection.shards import shard_folder, shard_rows
 
-    classifier, processes = session.classifier, session.processes
-    if args.logits and not classifier.named:
-        raise InputError(f"--logits: {unresolved_message(classifier.labels)}")
+    processes = session.processes
     span = shard_rows(len(examples), BLOCK_ROWS, args.shard)
     if span.start == span.stop:  # more shards than blocks
         return []
     data = session.encode(examples)
-    about = {
-        "model": args.model_name_or_path or args.config_name,
-        "weights": weights_hash(classifier.model),
-        "config": config_hash(classifier.model.config),
-        "tokenizer": tokenizer_hash(classifier.tokenizer),
-        "task": examples.task.name,
-        "split": examples.split,
-        "fingerprint": examples.fingerprint,
-        "max_seq_length": session.max_length,
-        "precision": session.precision.name,
-        "class_names": list(classifier.labels),
-    }
-    widths = {f"{args.pooling}_embeddings": feature_width(classifier, args.pooling)}
-    if args.logits:
-        widths["logits"] = max(len(classifier.labels), 1)
     states, writers = [], {}
-    for kind, width in widths.items():
+    for kind, width, about in wanted_files(args, examples, session):
+        about = model | about
         path, _ = embedding_paths(shard_folder(args.output_dir, args.shard), examples.task.name, examples.split, kind)
-        chosen = {"pooling": args.pooling, "layer": args.layer, "dtype": args.dtype}
-        if kind == "logits":
-            named = classifier.model.config.id2label
-            outputs = [named[number] for number in range(len(named))]
-            chosen = {"pooling": "logits", "layer": None, "dtype": "float32", "outputs": outputs}
-            if examples.labels is not None:
-                chosen["gold_sha256"] = array_sha256(examples.labels)
-        own = {**about, **chosen, "shard": args.shard}
         shape = (span.stop - span.start, width)
         # Looked at before anyone writes, so that every process decides alike.
-        finished = already_there(path, own, shape, overwrite=args.overwrite_output_dir)
+        finished = already_there(path, about, shape, overwrite=args.overwrite_output_dir)
         processes.barrier()
         states.append(("already there" if finished else "written", path, shape))
         if processes.main and not finished:
             if kind == "logits" and not args.shard:  # gold labels of earlier data must never lie beside these
                 gold_path(args.output_dir, examples).unlink(missing_ok=True)
-            writers[kind] = EmbeddingWriter(path, own, *shape, BLOCK_ROWS)
+            writers[kind] = EmbeddingWriter(path, about, *shape, BLOCK_ROWS)
             for shard, folder in parts.items():
-                take(writers[kind], folder / path.name, {**own, "shard": shard}, BLOCK_ROWS)
+                writers[kind].take(shard, folder)
     # Blocks that any file still lacks; the main process alone knows and writes.
     mine = sorted({block for writer in writers.values() for block in writer.remaining_blocks()})
     blocks = processes.gather(mine)[0]
@@ -182,32 +158,30 @@ def extract(args, examples, session, parts) -> list[tuple]:
     return states
 
 
-def take(writer, path, about: dict, block_rows: int) -> None:
-    """Copy the finished rows of a shard. Raises InputError where they are not finished, or are of something else."""
-    import numpy as np
+def wanted_files(args, examples, session) -> list[tuple[str, int, dict]]:
+    """(kind, width of a row, what its json says of the rows) of each file that the flags ask for."""
+    from utils.selection.features import array_sha256
 
-    from utils.selection.shards import shard_rows, unfinished
-
-    span = shard_rows(writer.about["n"], block_rows, about["shard"])
-    if span.start == span.stop:
-        return
-    if not already_there(path, about, (span.stop - span.start, writer.about["d"]), overwrite=False):
-        raise unfinished(path.parent.parent, about["shard"])
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    for block in writer.remaining_blocks():
-        rows = writer.positions(block)
-        if span.start <= rows.start < span.stop:
-            writer.write(np.arange(rows.start, rows.stop), values[rows.start - span.start : rows.stop - span.start])
-            writer.mark_done(block)
-
-
-def remove_joined(part: Path, names: list[str]) -> None:
-    """Remove what was taken from a shard's folder, and the folder once it holds nothing else."""
-    for name in names:
-        for path in (part / name, (part / name).with_suffix(".json")):
-            path.unlink(missing_ok=True)
-    if all(path.name == LOCK_FILE for path in part.glob("*")):
-        shutil.rmtree(part, ignore_errors=True)  # a shard without rows left no folder
+    classifier = session.classifier
+    about = {
+        "task": examples.task.name,
+        "split": examples.split,
+        "fingerprint": examples.fingerprint,
+        "max_seq_length": session.max_length,
+        "precision": session.precision.name,
+        "class_names": list(classifier.labels),
+        "shard": args.shard,
+    }
+    chosen = {"pooling": args.pooling, "layer": args.layer, "dtype": args.dtype}
+    files = [(f"{args.pooling}_embeddings", feature_width(classifier, args.pooling), about | chosen)]
+    if args.logits:
+        named = classifier.model.config.id2label
+        about |= {"pooling": "logits", "layer": None, "dtype": "float32"}
+        about["outputs"] = [named[number] for number in range(len(named))]
+        if examples.labels is not None:
+            about["gold_sha256"] = array_sha256(examples.labels)
+        files.append(("logits", max(len(classifier.labels), 1), about))
+    return files
 
 
 def write_gold(folder, examples) -> None:
@@ -220,32 +194,6 @@ def gold_path(folder, examples) -> Path:
     from utils.selection.embeddings import embedding_paths
 
     return embedding_paths(folder, examples.task.name, examples.split, "gold")[0]
-
-
-def already_there(path, about: dict, shape, *, overwrite: bool) -> bool:
-    """Whether `path` is finished and is what would be written. Raises InputError where it is something else."""
-    from utils.selection.embeddings import check_sha256
-
-    described = path.with_suffix(".json")
-    begun = path.with_name(f"{path.name}.partial.json").exists()  # then the file may be ours, of a killed command
-    if path.exists() and not (described.exists() or begun or overwrite):
-        raise InputError(
-            f"{path} has no .json beside it, so it is not this script's; give another --output_dir or --overwrite_output_dir"
-        )
-    if overwrite or not (path.exists() and described.exists()):
-        return False
-    expected = json.loads(json.dumps({**about, "n": shape[0], "d": shape[1], "complete": True}))
-    unsaid = {key: expected[key] for key in ("config", "tokenizer", "outputs", "gold_sha256") if key in expected}
-    found = {"dtype": "float32", "shard": None, **unsaid, **read_json(described)}  # earlier versions do not say
-    different = [
-        f"{key}: {found.get(key)!r}, now {value!r}" for key, value in expected.items() if found.get(key) != value
-    ]
-    if different:
-        raise InputError(
-            f"{path} holds other embeddings ({'; '.join(different)}); give another --output_dir or --overwrite_output_dir"
-        )
-    check_sha256(path, found)
-    return True
 
 
 def settle_pooling(args, model) -> None:
@@ -274,22 +222,6 @@ def feature_width(classifier, pooling: str) -> int:
 
     model = classifier.model
     return final_linear(model).in_features if pooling == "pooler" else model.config.hidden_size
-
-
-def config_hash(config) -> str:
-    """Identity of what a config says of the computation: not of names, places and versions."""
-    said = config.to_diff_dict()
-    for name in ("id2label", "label2id", "_name_or_path", "transformers_version", "dtype", "torch_dtype"):
-        said.pop(name, None)
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def weights_hash(model) -> str:
-    """Identity of a checkpoint's weights, so that two runs of one folder name are told apart."""
-    digest = hashlib.sha256()
-    for _, parameter in sorted(model.named_parameters()):
-        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 if __name__ == "__main__":

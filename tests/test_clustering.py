@@ -25,7 +25,8 @@ from utils.selection.cluster_quality import (
     variance_explained,
 )
 from utils.selection.clusters import Clusters
-from utils.selection.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
+from utils.selection.embedding_writer import EmbeddingWriter
+from utils.selection.embeddings import embedding_paths, load_embeddings
 from utils.selection.kmeans import _lloyd_pass, kmeans, prepare
 from utils.selection.strategies import load_inputs, select
 
@@ -174,7 +175,7 @@ def test_whitening_gives_the_identity_covariance_and_drops_axes_without_variance
 def test_blocks_do_not_matter(monkeypatch):
     values, _ = mixture()
     whole = kmeans(prepare(values, pca=4), 4)
-    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 7 * 6 * 4)
+    monkeypatch.setattr("utils.selection.blocks.BLOCK_BYTES", 7 * 6 * 4)
     blocked = kmeans(prepare(values, pca=4), 4)
     np.testing.assert_array_equal(whole.labels, blocked.labels)
     np.testing.assert_allclose(whole.distances, blocked.distances, rtol=1e-3)
@@ -217,7 +218,7 @@ def test_minibatch_on_a_sample_is_close_to_full(monkeypatch):
 
 
 def test_lloyd_pass_is_the_mean_of_the_members(monkeypatch):
-    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 50 * 6 * 4)
+    monkeypatch.setattr("utils.selection.blocks.BLOCK_BYTES", 50 * 6 * 4)
     prepared = prepare(mixture(distance=1)[0])
     rows = prepared.rows(slice(None))
     centers = np.vstack([rows[:4], np.full((1, 6), 99, np.float32)])  # the last one is nearest to nothing
@@ -418,7 +419,7 @@ def test_keep_and_overwrite(corpus, tmp_path):
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_shards_give_the_same_clusters_and_selections(k, corpus, tmp_path, monkeypatch):
     """Byte for byte the same files. So every strategy, which reads nothing but files, chooses the same."""
-    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 30 * 8 * 4)  # the 120 rows are 4 blocks
+    monkeypatch.setattr("utils.selection.blocks.BLOCK_BYTES", 30 * 8 * 4)  # the 120 rows are 4 blocks
     flags = ["--num_clusters", "3", "6", "--num_seeds", "2", "--algorithm", "minibatch", "--pca", "5"]
     run(corpus, tmp_path / "whole", *flags)
     out = tmp_path / "parts"

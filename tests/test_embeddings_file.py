@@ -9,7 +9,8 @@ import pytest
 from utils.data.examples import Examples
 from utils.data.tasks import get_task
 from utils.errors import InputError, RunFailed
-from utils.selection.embeddings import EmbeddingWriter, embedding_paths, load_embeddings
+from utils.selection.embedding_writer import EmbeddingWriter
+from utils.selection.embeddings import embedding_paths, load_embeddings
 
 ABOUT = {"model": "tiny", "task": "mnli", "split": "train", "fingerprint": "f" * 32, "pooling": "cls", "layer": -1}
 N, D, BLOCK = 23, 5, 4

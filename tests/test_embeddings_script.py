@@ -190,7 +190,7 @@ def test_an_interrupted_extraction_continues_to_the_same_bytes(checkpoints, data
 
 def test_killed_between_the_two_files_of_a_block(checkpoints, data, tmp_path, monkeypatch):
     """The embeddings of a block are marked as done, its logits are not: both files still come out whole."""
-    from utils.selection.embeddings import EmbeddingWriter
+    from utils.selection.embedding_writer import EmbeddingWriter
 
     monkeypatch.setattr(inference, "BLOCK_ROWS", 10)
     whole = [

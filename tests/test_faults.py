@@ -26,7 +26,7 @@ from utils.models import distributed
 from utils.models.classifier import load_classifier
 from utils.models.session import open_session
 from utils.selection.clusters import Clusters
-from utils.selection.embeddings import EmbeddingWriter
+from utils.selection.embedding_writer import EmbeddingWriter
 
 
 def write_checkpoint(folder, family="bert"):

@@ -10,7 +10,8 @@ from tests import tiny
 from utils.data.examples import load_split
 from utils.data.tasks import get_task
 from utils.errors import InputError
-from utils.selection.embeddings import EmbeddingWriter, embedding_paths
+from utils.selection.embedding_writer import EmbeddingWriter
+from utils.selection.embeddings import embedding_paths
 from utils.selection.features import Features, load_features
 from utils.selection.selection import Selection
 from utils.selection.strategies import Inputs, coverage, select

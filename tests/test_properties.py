@@ -19,7 +19,8 @@ from utils.errors import InputError
 from utils.files import read_json, read_npz, write_json
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
-from utils.selection.embeddings import EmbeddingWriter, load_embeddings
+from utils.selection.embedding_writer import EmbeddingWriter
+from utils.selection.embeddings import load_embeddings
 from utils.selection.selection import Selection
 
 settings.register_profile("files", max_examples=150, deadline=None, derandomize=True, database=None)

@@ -13,7 +13,8 @@ from utils.errors import InputError, run_script
 from utils.selection.card import format_card, subset_card
 from utils.selection.clusters import Clusters
 from utils.selection.dynamics import Dynamics
-from utils.selection.embeddings import EmbeddingWriter, load_embeddings
+from utils.selection.embedding_writer import EmbeddingWriter
+from utils.selection.embeddings import load_embeddings
 from utils.selection.selection import Selection, random_ranking
 from utils.selection.strategies import STRATEGIES
 

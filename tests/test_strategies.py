@@ -90,7 +90,7 @@ FROM_DISK = [name for name, s in STRATEGIES.items() if "from disk" in s.reads an
 @pytest.mark.parametrize("name", FROM_DISK)
 def test_embeddings_are_never_held_whole(name, monkeypatch):
     """Peak memory of numpy stays below half of the matrix where a strategy says that it reads from disk."""
-    monkeypatch.setattr("utils.selection.embeddings.BLOCK_BYTES", 2**18)
+    monkeypatch.setattr("utils.selection.blocks.BLOCK_BYTES", 2**18)
     monkeypatch.setattr("utils.selection.strategies.coverage.REFRESHED", 512)
     monkeypatch.setattr("utils.selection.strategies.coverage.CANDIDATES", 256)
     monkeypatch.setattr("utils.selection.strategies.semdedup.BLOCK_ROWS", 256)

@@ -2,6 +2,8 @@
 order its checkpoint numbers the classes in.
 """
 
+import hashlib
+import json
 import logging
 import shutil
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import torch
 from utils.data import class_names as naming
 from utils.data.hub import find_file, from_config, from_pretrained, load_config
 from utils.data.pooling import ENCODER, kind_of
-from utils.data.tokenizer import load_tokenizer, save_tokenizer, uses_segments
+from utils.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash, uses_segments
 from utils.errors import InputError
 from utils.flags import ModelSettings
 from utils.models.families import OTHER, family_of, final_linear, num_positions
@@ -50,6 +52,22 @@ class Classifier:
     def in_label_order(self, logits: torch.Tensor) -> torch.Tensor:
         """(n, C) model outputs -> (n, C) logits by label."""
         return logits if self.columns is None else logits.index_select(1, self.columns.to(logits.device))
+
+    def identity(self) -> dict[str, str]:
+        """Hashes of the weights, of what the config says of the computation, and of the tokenizer: they tell two checkpoints of
+        one folder name apart."""
+        weights = hashlib.sha256()
+        for _, parameter in sorted(self.model.named_parameters()):
+            weights.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        said = self.model.config.to_diff_dict()
+        for name in ("id2label", "label2id", "_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+            said.pop(name, None)
+        config = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+        return {
+            "weights": weights.hexdigest()[:32],
+            "config": config.hexdigest()[:32],
+            "tokenizer": tokenizer_hash(self.tokenizer),
+        }
 
     def name_outputs(self, names: tuple[str, ...]) -> None:
         """State what the outputs mean, by output number; kept in the config, so a saved copy says it too."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.files import array_json, json_array, read_npz, write_npz
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 from utils.selection.kmeans import Prepared, assign, fit
 from utils.selection.shards import shard_folder, shard_folders, shard_rows, unfinished
 

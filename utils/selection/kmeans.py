@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import InputError
+from utils.selection.blocks import row_blocks, scatter_matrix
 from utils.selection.clusters import Clusters
-from utils.selection.embeddings import row_blocks, scatter_matrix
 
 # Relative spread (root mean squared distance to the mean / norm of the mean) under which an encoder has collapsed to a
 # constant. Trained and pretrained encoders lie above 0.1; float32 noise alone is about 1e-6.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from utils.selection.embeddings import row_blocks, scatter_matrix
+from utils.selection.blocks import row_blocks, scatter_matrix
 
 logger = logging.getLogger(__name__)
 

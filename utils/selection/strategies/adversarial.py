@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.errors import InputError
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy
 from utils.selection.strategies.vectors import mean_of

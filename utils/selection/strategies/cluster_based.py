@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.errors import InputError
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.ordering import interleave, ranks_within, stable_order
 from utils.selection.strategies.registry import Picks, Pool, strategy

@@ -7,7 +7,7 @@ import heapq
 
 import numpy as np
 
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 from utils.selection.neighbors import largest
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.registry import Cost, Picks, Pool, strategy

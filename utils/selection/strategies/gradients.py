@@ -7,7 +7,7 @@ The gradient of example i is g_i = (p_i - y_i) outer (h_i, 1), h the classifier'
 import numpy as np
 
 from utils.data.logits import errors
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 from utils.selection.neighbors import largest
 from utils.selection.strategies.coverage import greedy_cover
 from utils.selection.strategies.inputs import Inputs

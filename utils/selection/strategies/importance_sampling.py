@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.errors import InputError
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 from utils.selection.selection import weights_with_replacement, weights_without_replacement
 from utils.selection.strategies.inputs import Inputs
 from utils.selection.strategies.model_scores import difficulty

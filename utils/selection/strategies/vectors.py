@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.selection.embeddings import row_blocks
+from utils.selection.blocks import row_blocks
 
 
 def unit(vectors) -> np.ndarray:
