@@ -124,6 +124,7 @@ def main(argv=None) -> None:
     if args.output.exists():  # sizes that are not measured again stay, of the same width and number of clusters
         before = read_json(args.output)
         found["sizes"] = before["sizes"] if (before["d"], before["k"]) == (args.d, args.k) else {}
+        found["machine"] = before["machine"] if args.draw_only else found["machine"]
     for n in () if args.draw_only else sorted(map(int, args.sizes)):
         rows = found["sizes"].setdefault(str(n), {})
         rows.update(measure(args, n))

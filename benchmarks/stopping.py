@@ -7,7 +7,8 @@
 A run's dev accuracy is normal; `spread` is its standard deviation over seeds, alike for every arm, in points. Two worlds: in
 the first every arm is as good as random, in the second the arms differ from random by EFFECTS in turn (a single arm by 2
 points). A verdict is false where it contradicts the true difference. The fixed design gives every arm all seeds and looks
-once, at the same level (t intervals, Bonferroni). Fixed seeds of equal power: the fewest that call as many arms rightly, to half a percent.
+once, at the same level (t intervals, Bonferroni). Fixed seeds of equal power: the fewest that call as many arms rightly, to half a
+percentage point.
 """
 
 import sys

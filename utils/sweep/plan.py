@@ -93,7 +93,9 @@ class SweepSettings:
         metavar="SEEDS",
     )
     smallest: float = flag(
-        1.0, "with --looks: the smallest difference of interest, in points of dev accuracy", type=positive_float
+        1.0,
+        "with --looks: the smallest difference of interest, in points of dev accuracy (or of the task's first metric)",
+        type=positive_float,
     )
 
 
