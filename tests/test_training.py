@@ -268,12 +268,24 @@ def test_a_non_finite_loss_stops_with_step_and_examples():
         run(classifier(), data, everything(data), learning_rate=1e30, max_grad_norm=0.0)
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_stop_says_how_to_go_on_and_not_how_to_begin_afresh(tmp_path, monkeypatch, overwrite):
-    monkeypatch.setattr("sys.argv", ["run_glue.py", *(["--overwrite_output_dir"] if overwrite else [])])
+@pytest.mark.parametrize(
+    ("words", "overwrite"),
+    [
+        ([], False),
+        (["--overwrite_output_dir"], True),
+        ('{"overwrite_output_dir": true}', True),
+        ('{"overwrite_output_dir": false}', False),
+        ("[]", False),
+    ],
+)
+def test_a_stop_says_how_to_go_on_and_not_how_to_begin_afresh(tmp_path, monkeypatch, words, overwrite):
+    if isinstance(words, str):
+        (tmp_path / "flags.json").write_text(words)
+        words = [str(tmp_path / "flags.json")]
+    monkeypatch.setattr("sys.argv", ["run_glue.py", *words])
     data, stop = ragged(), Hooks(on_step=[lambda done: os.kill(os.getpid(), signal.SIGTERM)])
     with pytest.raises(Interrupted) as stopped:
-        run(classifier(), data, everything(data), checkpoints=Checkpoints(tmp_path), hooks=stop)
+        run(classifier(), data, everything(data), checkpoints=Checkpoints(tmp_path / "out"), hooks=stop)
     way = "the same command again without --overwrite_output_dir" if overwrite else "the same command again"
     assert str(stopped.value) == f"SIGTERM at step 1 of 10; the state is saved. Run {way} to continue"
 

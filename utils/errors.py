@@ -6,6 +6,7 @@ this project keeps its traceback.
 
 import contextlib
 import errno
+import json
 import os
 import re
 import signal
@@ -41,10 +42,14 @@ def quoted(found, most: int = 80) -> str:
 
 
 def same_command() -> str:
-    """What to run to go on after a stop, for a message. --overwrite_output_dir would begin afresh."""
-    return "the same command again" + (
-        " without --overwrite_output_dir" if "--overwrite_output_dir" in sys.argv else ""
-    )
+    """What to run to go on after a stop, for a message. --overwrite_output_dir, on the command line or in the JSON file that
+    stands in for it, would begin afresh."""
+    overwrites = "--overwrite_output_dir" in sys.argv
+    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+        with contextlib.suppress(OSError, ValueError):
+            flags = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+            overwrites = isinstance(flags, dict) and flags.get("overwrite_output_dir") is True
+    return "the same command again" + (" without --overwrite_output_dir" if overwrites else "")
 
 
 def run_script(main) -> None:
