@@ -281,11 +281,14 @@ def campaign(folder: Path, numbers, seed: int, kinds=tuple(KINDS), stages=()) ->
     from tqdm import tqdm
 
     world, rounds = World(folder, stages), []
+    restricted = "".join(f" {name} {' '.join(of)}" for name, of in (("--kinds", kinds), ("--stages", stages)) if of)
     for number in tqdm(numbers, unit="round", disable=None):
         rounds.append(one_round(world, seed, number, kinds))
         if rounds[-1]["outcome"] in BAD:
             found = {key: value for key, value in rounds[-1].items() if key != "end"}
-            tqdm.write(f"{json.dumps(found)}\n    {rounds[-1]['end']}\n    again: --seed {seed} --only {number}")
+            tqdm.write(
+                f"{json.dumps(found)}\n    {rounds[-1]['end']}\n    again: --seed {seed} --only {number}{restricted}"
+            )
     return rounds
 
 

@@ -3,7 +3,7 @@ subsets, one run each.
 """
 
 WORDS = "Theirs: ALBERT-base-v1, all of MNLI, 3 epochs, one run each"
-SUSPECT = "their columns of {} are suspect (see the README)"
+SUSPECT = "their columns of {} are suspect (see docs/published.md)"
 # Of results.csv, in the order in which the numbers stand below.
 DEV = ("mnli", "mnli-mm")
 ENTAILED = ("entailed lexical_overlap", "entailed subsequence", "entailed constituent")
