@@ -188,6 +188,25 @@ def test_cost_holds_scoring_and_says_when_it_pays(sweep):
     assert rows["all"][6] == "-"
 
 
+def test_a_gain_is_said_in_random_data(sweep):
+    """Random reaches 61.5 % at 10 %, everything 81.5 %: +5.01 points is a quarter of the way, in the logarithm of the share."""
+    write_run(sweep / "runs" / "low", "el2n", 0.1, 0, 0.3)
+    run(sweep)
+    rows = {row[1]: row for row in tables((sweep / "report" / "results.md").read_text())["In random data"]}
+    diverse, share = rows["diverse"], 0.1 * 10 ** (5.01 / 20)
+    assert diverse[3].startswith("17.8 % [17.7 %, ") and round(100 * share, 1) == 17.8
+    assert diverse[4:] == ["0.70", f"{2 * share:.2f}"]
+    assert rows["hard"][3].startswith("11.") and "[below 10 %, " in rows["hard"][3]
+    assert rows["el2n"][3:] == ["below 10 %", "0.20", "-"] and set(rows) == {"chosen by", "diverse", "hard", "el2n"}
+
+
+def test_without_a_rising_curve_of_random_nothing_is_said_in_random_data(sweep):
+    for seed in range(3):
+        write_run(sweep / "runs" / f"fifth-{seed}", "random", 0.2, seed, 0.5)
+    run(sweep)
+    assert "In random data" not in (sweep / "report" / "results.md").read_text()
+
+
 def test_what_was_chosen_is_told_from_the_cards(sweep, capsys):
     """Label shares and counter-examples of each way's subsets, failed runs among them; nothing without cards."""
     assert "What was chosen" not in run(sweep, capsys=capsys)

@@ -10,6 +10,7 @@ from utils.data.challenge import ChallengeColumns
 from utils.report import published
 from utils.report.comparison import Difference, differences_from_random, mean_and_std
 from utils.report.looks import OPEN, Look, looks_at
+from utils.report.random_curve import RandomCurve, random_curve
 from utils.report.results import AGAINST, SUBSET, Result, Runs
 from utils.report.verdict import metrics_of, sentences
 
@@ -43,6 +44,8 @@ def tables_of(runs: Runs, *, with_published: bool = False, against: str = "rando
         if runs.claims and against == "random" and not runs.looks:
             tables.append(replication(runs))
         tables.append(cost(runs))
+        if against == "random" and not runs.looks and len((table := in_random_data(runs)).rows) > 1:
+            tables.append(table)
     if runs.subset_columns:
         tables.append(chosen(runs))
     if with_published:
@@ -206,6 +209,32 @@ def cost(runs: Runs) -> Table:
     return Table("Cost", rows, words)
 
 
+def in_random_data(runs: Runs) -> Table:
+    """What share of the data, chosen at random, is as good as what an arm chooses, and what both cost."""
+    (name, columns), *_ = metrics_of(runs).items()
+    rows = [["data %", "chosen by", "equal", f"as good on {name} as random data of", "cost", "cost of that"]]
+    curves = {budget: random_curve(runs, budget) for _, _, budget in runs.arms}
+    for arm, found in differences_from_random(runs.arms, {name: columns}).items():
+        (strategy, share, budget), curve = arm, curves[arm[2]]
+        if curve is None:
+            continue
+        difference, level = found[name], curve.accuracy(share)
+        same = curve.share(level + difference.mean)
+        text = _share(same, curve)
+        if difference.has_spread:
+            ends = (_share(curve.share(level + end), curve) for end in (difference.low, difference.high))
+            text += " [{}, {}]".format(*ends)
+        own = np.mean([r.cost for r in runs.arms[arm]]) + runs.scoring.get(strategy, 0.0)
+        theirs = f"{curve.cost(same):.2f}" if 0 < same < math.inf else "-"
+        rows.append([f"{100 * share:g}", strategy, budget, text, f"{own:.2f}", theirs])
+    words = (
+        "The accuracy of random at the arm's share, plus the difference of the arm and the ends of its interval, is looked up in "
+        "the accuracies of random at the measured shares; between two of them it is taken to be linear in the logarithm of the "
+        "share. The uncertainty of these accuracies is left out. Costs as in the table above, scoring included."
+    )
+    return Table("In random data", rows, words)
+
+
 def chosen(runs: Runs) -> Table:
     """What is in the chosen examples, failed runs included: it may be why they failed."""
     columns = runs.subset_columns
@@ -323,6 +352,13 @@ def _look(look: Look) -> str:
     if math.isnan(look.low):
         return f"{verdict} ({look.n} usable pairs, no spread)"
     return f"{look.mean:+.2f} [{look.low:+.2f}, {look.high:+.2f}] {verdict}"
+
+
+def _share(share: float, curve: RandomCurve) -> str:
+    """A share that the curve gives, or on which side of the curve it lies."""
+    if share == 0:
+        return f"below {100 * curve.shares[0]:g} %"
+    return f"above {100 * curve.shares[-1]:g} %" if share == math.inf else f"{100 * share:.1f} %"
 
 
 def _difference(difference: Difference | None, *, with_verdict: bool) -> str:
