@@ -121,27 +121,29 @@ def train_on_choice(args) -> None:
 
 def train_online(args) -> None:
     """Train with batches that the scheme draws, and print how many backward passes it saved."""
-    from utils.data.sources import open_data
     from utils.selection.selection import budget
     from utils.training import finetune
     from utils.training.online import make_batches
 
-    settings = settings_from(RunSettings, args)
-    examples = open_data(settings, cache_dir=settings.cache_dir).load("train")
-    options, costs = {}, {}
-    rows = len(finetune.training_rows(settings, examples, finetune.Choice()))
-    if SCHEMES[args.online].subset:
-        options["subset_size"] = budget(rows, data_pct=args.data_pct)
-        options["replacement"] = args.replacement
-    if SCHEMES[args.online].needs_irreducible_loss:
-        options["irreducible_loss"] = irreducible_loss(args, settings, examples, costs)
-    version = SCHEMES[args.online].version
-    choice = finetune.Choice(make_batches=make_batches(args.online, **options), version=version, costs=costs)
+    settings, scheme = settings_from(RunSettings, args), SCHEMES[args.online]
+    options: dict = {"replacement": args.replacement}
+    costs: dict = {}
+
+    def prepare(selection, examples):
+        if scheme.subset:
+            options["subset_size"] = budget(len(selection), data_pct=args.data_pct)
+        if scheme.needs_irreducible_loss:
+            options["irreducible_loss"] = irreducible_loss(args, settings, examples, costs)
+
+    def make(selection, **plan):
+        return make_batches(args.online, selection, **options, **plan)
+
+    choice = finetune.Choice(prepare=prepare, make_batches=make, version=scheme.version, costs=costs)
     results = finetune.run(settings, script="importance_sampling_mnli.py", arguments=vars(args), choice=choice)
     if not _first_process():
         return
     t, epochs = results["train"], results["train"]["epochs"]
-    full = epochs * rows
+    full = epochs * results["selection"]["m"]
     print(
         f"{args.online}: {t['examples']} examples through the backward pass where {epochs:g} full epochs take {full:.0f} "
         f"({100 * (1 - t['examples'] / full):.1f} % saved), {t['probed']} more forward passes for choosing"

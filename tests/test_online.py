@@ -20,11 +20,9 @@ N = 40
 
 def batches(scheme, data=None, *, batch_size=8, epochs=3, seed=0, **options):
     data = data or ragged(N)
-    make = online.make_batches(scheme, **options)
     selection = Selection.everything(len(data), data.fingerprint)
-    return make(
-        selection, labels=data.labels, processes=ALONE, batch_size=batch_size, seed=seed, epochs=epochs, max_steps=None
-    )
+    plan = {"batch_size": batch_size, "seed": seed, "epochs": epochs, "max_steps": None}
+    return online.make_batches(scheme, selection, labels=data.labels, processes=ALONE, **plan, **options)
 
 
 def random_logits(rows, labels, seed=0):

@@ -54,13 +54,15 @@ class Choice:
     """What a script changes in training on all examples in uniform batches; None where it changes nothing.
 
     choose(examples) -> Selection: the training rows. describe(selection, examples) -> dict: the subset card, for
-    selection.json. make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods.
-    version: of the way of making batches, for results.json. costs: filled, when the choice is made, with what making each of
-    its inputs took here, in training epochs on all of the data.
+    selection.json. prepare(selection, examples): makes what make_batches reads, before a model is loaded.
+    make_batches(selection, labels=, processes=, **plan) -> an object with UniformBatches' methods. version: of the way of
+    making batches, for results.json. costs: filled, when the choice is made or prepared, with what making each of its inputs
+    took here, in training epochs on all of the data.
     """
 
     choose: Callable[[Examples], Selection] | None = None
     describe: Callable[[Selection, Examples], dict] | None = None
+    prepare: Callable[[Selection, Examples], None] | None = None
     make_batches: Callable[..., UniformBatches] | None = None
     version: int | None = None
     costs: dict[Path, float] | None = None
@@ -126,7 +128,9 @@ def _run(settings: RunSettings, folder: Path, script: str, arguments: dict, choi
         raise InputError(f"--label_smoothing_factor: {task.name} has no classes to spread a target over; leave it out")
     examples = _read(settings, data)
     challenges = read_challenges(settings, task)
-    selection = training_rows(settings, examples["train"], choice) if settings.do_train else None
+    selection = _training_rows(settings, examples["train"], choice) if settings.do_train else None
+    if selection and choice.prepare:
+        choice.prepare(selection, examples["train"])
     shortcut = find_shortcut(settings, examples["train"], selection, folder) if selection else Shortcut()
     session = _open(settings, task, processes)
     run = Run(
@@ -198,7 +202,7 @@ def _read(settings: RunSettings, data: Data) -> dict[str, Examples]:
     return {name: data.load(name) for name in names}
 
 
-def training_rows(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
+def _training_rows(settings: RunSettings, examples: Examples, choice: Choice) -> Selection:
     """The rows to train on: what the script chooses, or --selection, or everything; then --max_train_samples of them."""
     if settings.selection and choice.choose:
         raise InputError("--selection is already a choice of examples; use run_glue.py to train on it")

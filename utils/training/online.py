@@ -247,19 +247,22 @@ def sampling_probability(scores: np.ndarray, mix: float) -> tuple[np.ndarray, fl
     return p, float(np.sqrt(len(p) * (p**2).sum()))
 
 
-def make_batches(scheme: str, **options):
-    """The factory of a scheme's batches, called as make(selection, labels=..., processes=..., **plan).
-
-    options: subset_size and replacement for rs2, irreducible_loss for rho.
-    """
-
-    def make(selection, *, labels, processes, **plan):
-        if scheme == "grad_norm":
-            return GradNorm(selection, labels=labels, processes=processes, **plan)
-        if scheme == "infobatch":
-            return InfoBatch(selection, processes=processes, **plan)
-        if scheme == "rho":
-            return ReducibleLoss(selection, labels=labels, **options, **plan)
-        return RandomSubsets(selection, **options, **plan)
-
-    return make
+def make_batches(
+    scheme: str,
+    selection: Selection,
+    *,
+    labels,
+    processes,
+    subset_size: int | None = None,
+    replacement: bool = False,
+    irreducible_loss: np.ndarray | None = None,
+    **plan,
+) -> UniformBatches:
+    """The batches of a scheme. subset_size and replacement are for rs2, irreducible_loss float (n,) for rho."""
+    if scheme == "grad_norm":
+        return GradNorm(selection, labels=labels, processes=processes, **plan)
+    if scheme == "infobatch":
+        return InfoBatch(selection, processes=processes, **plan)
+    if scheme == "rho":
+        return ReducibleLoss(selection, labels=labels, irreducible_loss=irreducible_loss, **plan)
+    return RandomSubsets(selection, subset_size=subset_size, replacement=replacement, **plan)
