@@ -37,7 +37,7 @@ FIGURE = ROOT / "docs" / "study.png"
 RESULTS = ROOT / "study" / "results.csv"
 SHARE = 0.1  # of the main comparison
 # Seeds whose scores come from one proxy run.
-BLOCKS = (range(3), range(3, 10), range(10, 13), range(13, 18), range(18, 22))
+BLOCKS = (range(3), range(3, 10), range(10, 13), range(13, 18), range(18, 22), range(22, 26))
 RANDOM_EXAMPLES = (*OBJECTIVES, "jtt_random")  # arms that train on what random chooses
 NAMES = "chosen by"  # the column whose values select rows
 
@@ -93,6 +93,8 @@ def by_proxy_run(results: Path) -> str:
     have seeds in two blocks at least."""
     runs = read_csv(results, challenges=(HANS,))
     arms = {arm: own for arm, own in runs.arms.items() if arm[1:] == (SHARE, "epochs")}
+    if lost := {r.seed for own in arms.values() for r in own} - {seed for seeds in BLOCKS for seed in seeds}:
+        raise InputError(f"{results}: seed {min(lost)} is in no block of BLOCKS; say which proxy run it has")
     blocks = [
         differences_from_random(
             {arm: [r for r in own if r.seed in seeds] for arm, own in arms.items()}, {"dev": runs.dev}
@@ -113,16 +115,20 @@ def draw(results: Path, path: Path) -> None:
     runs = read_csv(results, challenges=(HANS,))
     arms = {strategy: own for (strategy, *place), own in runs.arms.items() if place == [SHARE, "epochs"] and own}
 
-    def mean(strategy: str, columns) -> float:
-        return float(np.mean([result.mean(columns) for result in arms[strategy]]))
+    def mean(own: list, columns) -> float:
+        return float(np.mean([result.mean(columns) for result in own]))
 
-    confidence = {
-        strategy: known
+    known = {
+        strategy: [r for r in own if CONFIDENCE in r.subset]
         for strategy, own in arms.items()
-        if strategy not in RANDOM_EXAMPLES and (known := [r.subset[CONFIDENCE] for r in own if CONFIDENCE in r.subset])
+        if strategy not in RANDOM_EXAMPLES
     }
-    chosen = {strategy: (100 * float(np.mean(own)), mean(strategy, runs.dev)) for strategy, own in confidence.items()}
-    tested = {strategy: (mean(strategy, runs.dev), mean(strategy, [HANS.headline])) for strategy in arms}
+    chosen = {
+        strategy: (100 * float(np.mean([r.subset[CONFIDENCE] for r in own])), mean(own, runs.dev))
+        for strategy, own in known.items()
+        if own
+    }
+    tested = {strategy: (mean(own, runs.dev), mean(own, [HANS.headline])) for strategy, own in arms.items()}
     with new_figure(path, 3.2, formats=(".png",)) as figure:
         left, right = figure.subplots(1, 2)
         for axes, points in ((left, chosen), (right, tested)):

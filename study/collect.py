@@ -2,10 +2,10 @@
 
   python -m study.collect SWEEP_FOLDER ...
 
-A run that is there already is replaced, unless it was trained in another precision, as the other arms of its seed were. A run
-without HANS is not finished, and left out. The model is called by its name, since the path of its folder says nothing to
+A run that is there already is replaced. A run of the same name with other settings (data, learning rate, precision, version of the
+method, ...) is named and left out. A run without HANS is not finished, and left out. The model is called by its name, since the path of its folder says nothing to
 others. Of chosen examples their confidence is kept too: the mean probability that the sweep's proxy run gives their labels, over
-its snapshots.
+its snapshots; where the proxy run is gone, the confidence that was recorded.
 """
 
 import csv
@@ -20,7 +20,7 @@ from utils.command_line import ArgumentParser, parse_args
 from utils.errors import InputError, run_script
 from utils.files import write_text
 from utils.report.recorded import TIMINGS_FILE, csv_rows, csv_text, timing_rows
-from utils.report.results import SUBSET
+from utils.report.results import IDENTITY, SUBSET
 from utils.report.run_folders import load_runs
 from utils.selection.dynamics import Dynamics
 from utils.selection.selection import Selection
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("study"), help="folder of the collected rows")
     args = parse_args(parser, argv)
     results, timings = [read(args.output_dir / "results.csv")], [read(args.output_dir / TIMINGS_FILE)]
+    recorded = {row["run"]: row for row in results[0]}
     for folder in args.folders:
         if not folder.is_dir():  # a pattern of the shell that fits nothing
             continue
@@ -53,11 +54,11 @@ def main(argv: list[str] | None = None) -> None:
         for problem in runs.problems:
             print(f"{folder}: {problem}", file=sys.stderr)
         rows = [row for row in records(csv_rows(runs)) if row.get(HANS.headline, "") != ""]
-        rows = in_same_precision(rows, results[0])
+        rows = of_same_settings([row | {"model": Path(row["model"]).name} for row in rows], recorded)
         chosen = {result.name: result.folder / "selection.npz" for result in runs.results}
         for row in rows:
-            row["model"] = Path(row["model"]).name
-            row[CONFIDENCE] = confidence(chosen[row["run"]], folder / PROXY_DYNAMICS)
+            before = recorded.get(row["run"], {}).get(CONFIDENCE, "")
+            row[CONFIDENCE] = confidence(chosen[row["run"]], folder / PROXY_DYNAMICS) or before
         names = {row["run"] for row in rows}
         results.append(rows)
         timings.append([row for row in records(timing_rows(runs)) if row["run"] in names])
@@ -68,13 +69,16 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{args.output_dir / name}: {len(rows)} runs")
 
 
-def in_same_precision(rows: list[dict], recorded: list[dict]) -> list[dict]:
-    """The rows but those of runs that are recorded in another precision, which are named."""
-    before = {row["run"]: row["precision"] for row in recorded if row.get("precision")}
-    unlike = [row for row in rows if before.get(row["run"], row["precision"]) != row["precision"]]
-    for row in unlike:
-        print(f"{row['run']}: in {row['precision']}, but recorded in {before[row['run']]}; left out", file=sys.stderr)
-    return [row for row in rows if row not in unlike]
+def of_same_settings(rows: list[dict], recorded: dict[str, dict]) -> list[dict]:
+    """The rows but those of runs that are recorded with other settings, which are named."""
+    kept = []
+    for row in rows:
+        known = recorded.get(row["run"], {})
+        unlike = [name for name in IDENTITY if known.get(name, "") not in ("", str(row.get(name, "")))]
+        for name in unlike:
+            print(f"{row['run']}: {name} is {row[name]}, recorded is {known[name]}; left out", file=sys.stderr)
+        kept += [] if unlike else [row]
+    return kept
 
 
 def confidence(selection: Path, dynamics: Path) -> float | str:

@@ -48,11 +48,19 @@ def test_jtt_random_is_the_random_subset_with_the_weights_of_jtt(arms):
     np.testing.assert_allclose(chosen.weights, expected / expected.mean(), rtol=1e-6)
 
 
-def test_a_run_in_another_precision_does_not_replace_the_one_that_others_are_paired_with(capsys):
-    recorded = [{"run": "a", "precision": "float32"}, {"run": "b", "precision": "bf16"}]
-    rows = [{"run": name, "precision": "bf16"} for name in "abc"]
-    assert [row["run"] for row in collect.in_same_precision(rows, recorded)] == ["b", "c"]
-    assert capsys.readouterr().err == "a: in bf16, but recorded in float32; left out\n"
+def test_a_run_with_other_settings_does_not_replace_the_one_that_others_are_paired_with(capsys):
+    recorded = {
+        "a": {"precision": "float32", "pool": "10"},
+        "b": {"precision": "bf16", "pool": "10", "learning_rate": ""},
+        "d": {"precision": "bf16", "pool": "10", "learning_rate": "0.0002"},
+    }
+    rows = [{"run": name, "precision": "bf16", "pool": 10, "learning_rate": "0.0001"} for name in "abcd"]
+    assert [row["run"] for row in collect.of_same_settings(rows, recorded)] == ["b", "c"]
+    said = capsys.readouterr().err
+    assert said == (
+        "a: precision is bf16, recorded is float32; left out\n"
+        "d: learning_rate is 0.0001, recorded is 0.0002; left out\n"
+    )
 
 
 def test_collected_rows_replace_earlier_ones_and_may_have_other_columns():

@@ -65,11 +65,13 @@ class Claim:
         return REPLICATED if low > 0 else UNDECIDED
 
 
-def claim_of(row: dict[str, str], where: str) -> Claim:
-    """The claim of one row. Raises InputError, with `where`, for a value of the wrong kind."""
+def claim_of(row: dict[str, str], where: str, metrics: list[str]) -> Claim:
+    """The claim of one row, about one of these metrics. Raises InputError, with `where`, for a value of the wrong kind."""
     expected = cell(row, "expected", where)
     if expected not in EXPECTED:
         raise InputError(f"{where}: expected is {expected!r}; one of {', '.join(EXPECTED)}")
+    if (metric := cell(row, "metric", where)) not in metrics:
+        raise InputError(f"{where}: metric is {metric!r}; one of {', '.join(metrics)}")
     share = cell(row, "data_pct", where, float)
     if not 0 < share <= 1:
         raise InputError(f"{where}: data_pct is {share:g}, expected a fraction of the data: 0.1 for 10 %")
@@ -81,7 +83,7 @@ def claim_of(row: dict[str, str], where: str) -> Claim:
     return Claim(
         strategy=cell(row, "strategy", where),
         data_pct=rounded_share(share),
-        metric=cell(row, "metric", where),
+        metric=metric,
         expected=expected,
         points=points,
         text=cell(row, "claim", where),

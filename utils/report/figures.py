@@ -60,11 +60,7 @@ class _Figures:
         self.strategies = [s for s in dict.fromkeys(s for s, _, _ in self.arms) if s not in ("random", "all")]
         self.words, self.chance = _task_words(runs)
         self.everything = self.arms.get(("all", 1.0, "epochs"), [])
-        seeds = {len(own) for own in self.arms.values() if own}
-        few, many = min(seeds), max(seeds)
-        whole = min(int(r.identity.get("pool") or round(r.m / r.data_pct)) for r in runs.results)
-        counts = f"{few} to {many} seeds" if few < many else f"{few} seed{'s' * (few > 1)}"
-        self.sample = f"{counts} an arm; 100 % are {whole:,} examples"
+        self.whole = min(int(r.identity.get("pool") or round(r.m / r.data_pct)) for r in runs.results)
 
     def all(self) -> Iterator[tuple[str, str]]:
         sets = [(challenge, file_name(challenge.name)) for challenge in self.runs.shown]
@@ -113,7 +109,7 @@ class _Figures:
         caption = (
             f"{_sentence(what)} by share of the data, equal {budget}. Mean ± one standard deviation over seeds; lines join "
             f"neighbouring shares that were both measured. ×n: n seeds failed and are left out. "
-            f"{_sentence(self.sample)}."
+            f"{self._sample([place for place in places_of(self.arms) if place[1] == budget])}."
         )
         return f"{name}.png", caption
 
@@ -155,7 +151,7 @@ class _Figures:
             (
                 f"Difference from {baseline} at {100 * share:g} % of the data, equal {budget}, in points, paired by seed, "
                 "with the 95 % intervals of the tables (they hold together within a panel; a bar that reaches the edge "
-                f"goes on beyond it). {_sentence(self.sample)}."
+                f"goes on beyond it). {self._sample([(share, budget)])}."
             ),
         )
 
@@ -189,7 +185,7 @@ class _Figures:
             f"{name}.png",
             (
                 f"{challenge.name} by {challenge.grouped_by} at {100 * share:g} % of the data, equal {budget}. Mean ± one standard "
-                f"deviation over seeds. {_sentence(self.sample)}."
+                f"deviation over seeds. {self._sample([(share, budget)])}."
             ),
         )
 
@@ -217,7 +213,7 @@ class _Figures:
                     style.direct_labels(axes, {s: (x, y) for s, ((x, _), (y, _)) in found[title].items()})
         caption = (
             f"{_sentence(dev)} against accuracy on {challenge.headline}. Mean ± one standard deviation over seeds, both ways. "
-            f"{_sentence(self.sample)}."
+            f"{self._sample(places_of(self.arms))}."
         )
         return f"{name}.png", caption
 
@@ -250,10 +246,17 @@ class _Figures:
         return f"cost_{budget}.png", (
             f"What an arm costs when examples are scored for one training only, equal {budget}, in training epochs on "
             "everything; forward passes count a third. The number beside a bar is the mean accuracy on "
-            f"{self._spelt(self.runs.dev)}. {_sentence(self.sample)}."
+            f"{self._spelt(self.runs.dev)}. {self._sample(places)}."
         )
 
     # ------------------------------------------------------------------------------------------------------------- parts
+    def _sample(self, places) -> str:
+        """How many seeds the arms at these shares and budgets have, and how many examples are 100 %."""
+        seeds = {len(own) for arm, own in self.arms.items() if own and arm[1:] in places}
+        few, many = min(seeds, default=0), max(seeds, default=0)
+        counts = f"{few} to {many} seeds" if few < many else f"{few} seed{'s' * (few != 1)}"
+        return _sentence(f"{counts} an arm; 100 % are {self.whole:,} examples")
+
     def _figure(self, name: str, height: float):
         return style.new_figure(self.out / name, height, **self.form)
 

@@ -48,12 +48,12 @@ def accuracy(runs: Runs, metric: str) -> str:
         for arm, results in runs.arms.items()
         if (values := [100 * r.scores[metric] for r in results if metric in r.scores])
     }
-    best = {place: max(f"{found[arm][0]:06.1f}" for arm in found if arm[1:] == place) for place in places_of(found)}
+    best = {place: max(round(found[arm][0], 1) for arm in found if arm[1:] == place) for place in places_of(found)}
 
     def cell(arm) -> str:
         mean, std = found[arm]
         text = f"{mean:.1f}"
-        text = rf"\textbf{{{text}}}" if f"{mean:06.1f}" == best[arm[1:]] else text
+        text = rf"\textbf{{{text}}}" if round(mean, 1) == best[arm[1:]] else text
         return text if math.isnan(std) else rf"{text}\,{{\scriptsize$\pm$\,{std:.1f}}}"
 
     caption = f"Accuracy on {metric}, %: mean ± standard deviation over seeds. Bold: the highest mean of a column."

@@ -10,8 +10,9 @@ from utils.data.challenge import ChallengeColumns, grouped_sets
 from utils.data.tasks import get_task
 from utils.errors import InputError
 from utils.report.claims import CLAIM_COLUMNS, CLAIMS_FILE, Claim, claim_of
-from utils.report.fields import cell
-from utils.report.results import IDENTITY, SUBSET, LookPlan, Result, Runs, gather
+from utils.report.fields import cell, rounded_share
+from utils.report.results import IDENTITY, SUBSET, LookPlan, Result, Runs, gather, largest_costs
+from utils.report.verdict import metrics_of
 
 TIMINGS_FILE = "timings.csv"  # beside a results.csv
 SECONDS = "seconds_training"
@@ -59,7 +60,7 @@ def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
     seconds = _seconds(path.with_name(TIMINGS_FILE))
     task = rows[0][1]["task"] if rows else ""
     dev = _dev_columns(path, task, columns, challenges)
-    results, scoring = [], {}
+    results, scoring = [], []
     for where, row in rows:
         if row["task"] != task:
             raise InputError(f"{where}: task is {row['task']!r}, above it is {task!r}; a file holds one task only")
@@ -68,15 +69,17 @@ def read_csv(path, *, challenges: Sequence[ChallengeColumns] = ()) -> Runs:
         if missing:
             raise InputError(f"{where}: {missing[0]} is empty, expected a number")
         results.append(dataclasses.replace(result, seconds=seconds.get(result.name)))
-        scoring[result.strategy] = cell(row, "scoring_epochs", where, float)
+        scoring.append((result.strategy, cell(row, "scoring_epochs", where, float)))
     looks = _read_looks(*rows[0]) if rows else None
     for where, row in rows:
         if row.get(LOOKS, "") != rows[0][1].get(LOOKS, ""):
             raise InputError(
                 f"{where}: {LOOKS} is {row[LOOKS]!r}, above it is {rows[0][1][LOOKS]!r}; report them apart"
             )
-    runs = gather(path, results, [], scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
-    return dataclasses.replace(runs, claims=_claims(path.with_name(CLAIMS_FILE)))
+    costs, problems = largest_costs(scoring)
+    runs = gather(path, results, problems, scoring=costs, task=task, dev=dev, challenges=challenges, looks=looks)
+    metrics = list(dict.fromkeys([*metrics_of(runs), *(name for c in challenges for name in c.compared)]))
+    return dataclasses.replace(runs, claims=_claims(path.with_name(CLAIMS_FILE), metrics))
 
 
 def _looks_text(looks: LookPlan) -> str:
@@ -100,9 +103,10 @@ def _seconds(path: Path) -> dict[str, float]:
     return {row["run"]: cell(row, SECONDS, where, float) for where, row in _rows(path, ("run", SECONDS))[1]}
 
 
-def _claims(path: Path) -> tuple[Claim, ...]:
-    """What a claims.csv says, nothing where there is none."""
-    return tuple(claim_of(row, where) for where, row in _rows(path, CLAIM_COLUMNS)[1]) if path.exists() else ()
+def _claims(path: Path, metrics: list[str]) -> tuple[Claim, ...]:
+    """What a claims.csv says of these metrics, nothing where there is none."""
+    rows = _rows(path, CLAIM_COLUMNS)[1] if path.exists() else []
+    return tuple(claim_of(row, where, metrics) for where, row in rows)
 
 
 def _rows(path: Path, expected: tuple[str, ...]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
@@ -155,10 +159,12 @@ def _result(row: dict[str, str], columns: list[str], where: str) -> Result:
             raise InputError(f"{where}: {name} is {row[name]!r}, expected {' or '.join(allowed)}")
     others = [name for name in columns if name not in (*CSV_COLUMNS, *IDENTITY, LOOKS)]
     values = {name: cell(row, name, where, float) for name in others if row[name]}
+    if row.get("pool"):
+        cell(row, "pool", where, int)
     return Result(
         name=cell(row, "run", where),
         strategy=cell(row, "strategy", where),
-        data_pct=cell(row, "data_pct", where, float),
+        data_pct=rounded_share(cell(row, "data_pct", where, float)),
         budget=row["budget"],
         seed=cell(row, "seed", where, int),
         m=cell(row, "examples", where, int),

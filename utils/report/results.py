@@ -1,7 +1,8 @@
 """Finished runs as rows of numbers, wherever they were read from; and saying by name which ones cannot stand together."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,6 +138,10 @@ def gather(
 ) -> Runs:
     """The Runs of these results, in the order of the tables. Those that must not be averaged with the others are left out;
     `problems` names them, and failed and missing seeds. Raises InputError where no seed is left to average over."""
+    everything = [r.strategy == "random" and r.data_pct == 1 for r in results]
+    results = [
+        dataclasses.replace(r, strategy="all") if whole else r for r, whole in zip(results, everything, strict=True)
+    ]
     results, unlike = _without_unlike(results)
     results, doubled = _without_doubles(sorted(results, key=_order))
     problems = [*problems, *unlike, *doubled]
@@ -147,6 +152,19 @@ def gather(
         raise InputError(f"{source}: no finished run to report" + (f"; {problems[0]}" if problems else ""))
     problems += _missing_seeds(results, looks)
     return Runs(results, problems, scoring, task, tuple(dev), tuple(challenges), looks)
+
+
+def largest_costs(found: Iterable[tuple[str, float]]) -> tuple[dict[str, float], list[str]]:
+    """{strategy: what its scoring cost}, and a line about each strategy with several costs: then the largest one counts."""
+    costs: dict[str, set[float]] = {}
+    for strategy, cost in found:
+        costs.setdefault(strategy, set()).add(round(cost, 6))
+    problems = [
+        f"{strategy}: scoring cost {' and '.join(f'{cost:g}' for cost in sorted(own))} epochs in different runs; the largest counts"
+        for strategy, own in costs.items()
+        if len(own) > 1
+    ]
+    return {strategy: max(own) for strategy, own in costs.items()}, problems
 
 
 def keep_alike(entries: list, facts: Callable, what: str, name: Callable) -> tuple[list, list[str]]:

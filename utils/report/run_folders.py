@@ -12,7 +12,7 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.flags import OBJECTIVE_FLAGS
 from utils.report.fields import Fields, rounded_share
-from utils.report.results import AGAINST, SUBSET, LookPlan, Result, Runs, gather, keep_alike
+from utils.report.results import AGAINST, SUBSET, LookPlan, Result, Runs, gather, keep_alike, largest_costs
 from utils.run_directory import CARD_FILE, RESULTS_FILE, RUN_FILE
 
 PLAN_FILE = "sweep.json"
@@ -25,7 +25,7 @@ SETTINGS = (
 # The same for newer flags, with the value that says what runs of earlier versions, which lack the flag, did.
 NEWER_SETTINGS = {
     "optim": "adamw", "label_smoothing_factor": 0.0, "load_best_model_at_end": False, "metric_for_best_model": None,
-    "early_stopping_patience": None,
+    "early_stopping_patience": None, "max_grad_norm": 1.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8,
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ NEWER_SETTINGS = {
 class _Found:
     """A finished run. name: its folder, relative to the one that was asked for. dev: names of its dev accuracies. data:
     fingerprint of each split that it was trained or evaluated on. choice: how its strategy and objective were set. tests: by
-    challenge set, what it was evaluated on and how."""
+    challenge set, what it was evaluated on and how. max_steps: of a run of equal steps."""
 
     name: str
     result: Result
@@ -43,6 +43,7 @@ class _Found:
     settings: tuple[tuple[str, object], ...]
     choice: tuple[tuple[str, object], ...]
     tests: dict[str, tuple[tuple[str, object], ...]]
+    max_steps: float | None
 
 
 def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
@@ -66,7 +67,7 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
             problems.append(f"{path.parent.relative_to(folder)}: {RESULTS_FILE} without {RUN_FILE}; left out")
     waiting = [path.name for path in planned if path not in paths]
     problems += [f"planned, not begun: {', '.join(waiting)}"] if waiting else []
-    scoring = {name: epochs for plan in plans.values() for name, epochs in plan.scoring.items()}
+    scoring, several = largest_costs(entry for plan in plans.values() for entry in plan.scoring.items())
     looks = next((plan.looks for plan in plans.values() if plan.looks), None)
     if looks and len(plans) > 1:
         raise InputError(
@@ -74,7 +75,7 @@ def load_runs(folder, *, challenges: Sequence[ChallengeScores] = ()) -> Runs:
             "alone. Report each sweep's folder by itself"
         )
     found, unlike = _alike(found)
-    problems += unlike
+    problems += [*unlike, *several]
     task, dev = (found[0].task, found[0].dev) if found else ("", ())
     results = [run.result for run in found]
     return gather(folder, results, problems, scoring=scoring, task=task, dev=dev, challenges=challenges, looks=looks)
@@ -84,6 +85,10 @@ def _alike(found: list[_Found]) -> tuple[list[_Found], list[str]]:
     """The runs that may stand in one table, and a line about each of the others."""
     # {how messages call the facts: facts(run)}. Runs whose facts are None are not compared.
     parts = {"data": lambda run: run.data, "settings": lambda run: run.settings}
+    for share in dict.fromkeys(run.result.data_pct for run in found if run.max_steps):
+        parts[f"number of steps at {100 * share:g} %"] = lambda run, share=share: (
+            (("max_steps", run.max_steps),) if run.max_steps and run.result.data_pct == share else None
+        )
     for arm in dict.fromkeys(run.result.arm for run in found):
         name = f"parameters of {arm[0]} at {100 * arm[1]:g} % (equal {arm[2]})"
         parts[name] = lambda run, arm=arm: run.choice if run.result.arm == arm else None
@@ -180,6 +185,7 @@ def _read(path: Path, name: str, places: dict[Path, Path], challenges, planned: 
     return _Found(
         name, result, given or found.text("task"), tuple(dev), data, tuple(settings.items()),
         tuple((key, value) for key, value in choice.items() if value not in (None, False)), own_tests | tests,
+        arguments.number("max_steps", optional=True) if budget == "steps" else None,
     )  # fmt: skip
 
 

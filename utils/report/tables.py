@@ -44,7 +44,7 @@ def tables_of(runs: Runs, *, with_published: bool = False, against: str = "rando
         if runs.claims and against == "random" and not runs.looks:
             tables.append(replication(runs))
         tables.append(cost(runs))
-        if against == "random" and not runs.looks and len((table := in_random_data(runs)).rows) > 1:
+        if against == "random" and not runs.looks and (table := in_random_data(runs)):
             tables.append(table)
     if runs.subset_columns:
         tables.append(chosen(runs))
@@ -104,8 +104,8 @@ def accuracy(runs: Runs) -> Table:
         dev = " / ".join(_mean(_known(results, name), 100, 2) for name in runs.dev)
         rows.append([*_arm(runs, arm), dev, *_cells(runs.shown, results)])
     words = (
-        "Mean ± standard deviation over seeds. A seed decides the training. It also decides the choice where that is random; "
-        "any other choice is the same for every seed of a sweep. Equal epochs: every share is trained for the same "
+        "Mean ± standard deviation over seeds. A seed decides the training. It also decides the choice where the strategy draws "
+        "anything; the other strategies choose the same for every seed of a sweep. Equal epochs: every share is trained for the same "
         "number of epochs; equal steps: for as many optimizer steps as everything takes."
     )
     return Table("Accuracy by share of the data", rows, words + _failure_words(runs))
@@ -209,30 +209,39 @@ def cost(runs: Runs) -> Table:
     return Table("Cost", rows, words)
 
 
-def in_random_data(runs: Runs) -> Table:
-    """What share of the data, chosen at random, is as good as what an arm chooses, and what both cost."""
+def in_random_data(runs: Runs) -> Table | None:
+    """What share of the data, chosen at random, is as good as an arm, and what both cost. None where `random` was trained at one
+    share only."""
     (name, columns), *_ = metrics_of(runs).items()
-    rows = [["data %", "chosen by", "equal", f"as good on {name} as random data of", "cost", "cost of that"]]
+    rows = [["data %", "chosen by", "equal", "seeds", f"random data as good on {name}", "cost", "cost of that"]]
     curves = {budget: random_curve(runs, budget) for _, _, budget in runs.arms}
     for arm, found in differences_from_random(runs.arms, {name: columns}).items():
-        (strategy, share, budget), curve = arm, curves[arm[2]]
-        if curve is None:
+        curve, difference = curves[arm[2]], found[name]
+        if not curve.rises:
             continue
-        difference, level = found[name], curve.accuracy(share)
+        level = curve.score(arm[1])
         same = curve.share(level + difference.mean)
         text = _share(same, curve)
         if difference.has_spread:
-            ends = (_share(curve.share(level + end), curve) for end in (difference.low, difference.high))
-            text += " [{}, {}]".format(*ends)
-        own = np.mean([r.cost for r in runs.arms[arm]]) + runs.scoring.get(strategy, 0.0)
+            text += (
+                f" [{', '.join(_share(curve.share(level + end), curve) for end in (difference.low, difference.high))}]"
+            )
+        else:
+            text += f" ({_no_spread(difference)})"
+        own = np.mean([r.cost for r in runs.arms[arm]]) + runs.scoring.get(arm[0], 0.0)
         theirs = f"{curve.cost(same):.2f}" if 0 < same < math.inf else "-"
-        rows.append([f"{100 * share:g}", strategy, budget, text, f"{own:.2f}", theirs])
+        rows.append([*_arm(runs, arm), text, f"{own:.2f}", theirs])
     words = (
-        "The accuracy of random at the arm's share, plus the difference of the arm and the ends of its interval, is looked up in "
-        "the accuracies of random at the measured shares; between two of them it is taken to be linear in the logarithm of the "
-        "share. The uncertainty of these accuracies is left out. Costs as in the table above, scoring included."
+        "Which share of the data, chosen at random and trained on for as many epochs (or steps), is as good as the arm; in brackets, "
+        "the ends of the arm's interval in the table of differences. The mean of random at the arm's share plus the difference "
+        "is looked up among the means of random at the measured shares, with a monotone curve between them. Their own "
+        "uncertainty is left out. Costs as in the table above, scoring included." + _failure_words(runs)
     )
-    return Table("In random data", rows, words)
+    falls = [budget for budget, curve in curves.items() if len(curve.shares) > 1 and not curve.rises]
+    words += "".join(
+        f" At equal {budget} more random data is not better throughout, so nothing is said." for budget in falls
+    )
+    return Table("In random data", rows if len(rows) > 1 else [], words) if falls or len(rows) > 1 else None
 
 
 def chosen(runs: Runs) -> Table:
@@ -358,7 +367,13 @@ def _share(share: float, curve: RandomCurve) -> str:
     """A share that the curve gives, or on which side of the curve it lies."""
     if share == 0:
         return f"below {100 * curve.shares[0]:g} %"
-    return f"above {100 * curve.shares[-1]:g} %" if share == math.inf else f"{100 * share:.1f} %"
+    if share < math.inf:
+        return f"{100 * share:.1f} %"
+    return "none is" if curve.shares[-1] == 1 else f"above {100 * curve.shares[-1]:g} %"
+
+
+def _no_spread(difference: Difference) -> str:
+    return "one seed" if difference.n == 1 else "no spread"
 
 
 def _difference(difference: Difference | None, *, with_verdict: bool) -> str:
@@ -366,7 +381,7 @@ def _difference(difference: Difference | None, *, with_verdict: bool) -> str:
         return "-"
     mean = f"{difference.mean:+.1f}"
     if not difference.has_spread:
-        return f"{mean} ({'one seed' if difference.n == 1 else 'no spread'})"
+        return f"{mean} ({_no_spread(difference)})"
     verdict = f" **{difference.verdict}**" if difference.verdict and with_verdict else ""
     return f"{mean} [{difference.low:+.1f}, {difference.high:+.1f}] > {difference.detectable:.1f}{verdict}"
 
