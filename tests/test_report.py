@@ -203,9 +203,9 @@ def test_a_gain_is_said_in_random_data(sweep):
         write_run(sweep / "runs" / f"poe-{seed}", "all", 1.0, seed, 0.85 + seed / 90, objective={"name": "poe"})
     found, share = in_random_data(sweep), 0.1 * 10 ** (5.01 / 20)
     assert found["diverse"][1].startswith("17.8 % [17.7 %, ") and round(100 * share, 1) == 17.8
-    assert found["diverse"][2:] == ["0.70", f"{2 * share:.2f}"]
+    assert found["diverse"][2:] == ["0.70", f"{2 * share:.2f}", f"{math.ceil(0.5 / (2 * share - 0.2))} trainings"]
     assert found["hard"][1].startswith("11.") and "[below 10 %, " in found["hard"][1]
-    assert found["el2n"] == ["1", "below 10 % (one seed)", "0.20", "-"] and found["poe"][1].startswith("none is [")
+    assert found["el2n"] == ["1", "below 10 % (one seed)", "0.20", "-", "-"] and found["poe"][1].startswith("none is [")
     assert set(found) == {"diverse", "hard", "el2n", "poe"}
 
 

@@ -213,7 +213,8 @@ def in_random_data(runs: Runs) -> Table | None:
     """What share of the data, chosen at random, is as good as an arm, and what both cost. None where `random` was trained at one
     share only."""
     (name, columns), *_ = metrics_of(runs).items()
-    rows = [["data %", "chosen by", "equal", "seeds", f"random data as good on {name}", "cost", "cost of that"]]
+    rows = [["data %", "chosen by", "equal", "seeds", f"random data as good on {name}"]]
+    rows[0] += ["cost", "cost of that", "pays after"]
     curves = {budget: random_curve(runs, budget) for _, _, budget in runs.arms}
     for arm, found in differences_from_random(runs.arms, {name: columns}).items():
         curve, difference = curves[arm[2]], found[name]
@@ -228,14 +229,18 @@ def in_random_data(runs: Runs) -> Table | None:
             )
         else:
             text += f" ({_no_spread(difference)})"
-        own = np.mean([r.cost for r in runs.arms[arm]]) + runs.scoring.get(arm[0], 0.0)
-        theirs = f"{curve.cost(same):.2f}" if 0 < same < math.inf else "-"
-        rows.append([*_arm(runs, arm), text, f"{own:.2f}", theirs])
+        training, scoring = float(np.mean([r.cost for r in runs.arms[arm]])), runs.scoring.get(arm[0], 0.0)
+        costs = [f"{training + scoring:.2f}", "-", "-"]
+        if 0 < same < math.inf:
+            costs[1:] = f"{curve.cost(same):.2f}", _pays_after(scoring, curve.cost(same) - training)
+        rows.append([*_arm(runs, arm), text, *costs])
     words = (
         "Which share of the data, chosen at random and trained on for as many epochs (or steps), is as good as the arm; in brackets, "
         "the ends of the arm's interval in the table of differences. The mean of random at the arm's share plus the difference "
         "is looked up among the means of random at the measured shares, with a monotone curve between them. Their own "
-        "uncertainty is left out. Costs as in the table above, scoring included." + _failure_words(runs)
+        "uncertainty is left out. Costs as in the table above, scoring included. `pays after`: number of trainings after which "
+        "scoring and they together cost no more than as many on that random data; - where they never do."
+        + _failure_words(runs)
     )
     falls = [budget for budget, curve in curves.items() if len(curve.shares) > 1 and not curve.rises]
     words += "".join(
