@@ -4,8 +4,8 @@
 
 A run that is there already is replaced. A run of the same name with other settings (data, learning rate, precision, version of the
 method, ...) is named and left out. A run without HANS is not finished, and left out. The model is called by its name, since the
-path of its folder says nothing to others. Of chosen examples their confidence is kept too: the mean probability that the sweep's proxy run gives their labels, over
-its snapshots; where the proxy run is gone, the confidence that was recorded.
+path of its folder says nothing to others. Of chosen examples their confidence is kept too: the mean probability that the sweep's
+proxy run gives their labels, over its snapshots; where the proxy run is gone, the confidence that was recorded.
 """
 
 import csv

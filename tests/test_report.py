@@ -241,6 +241,26 @@ def test_runs_of_other_numbers_of_steps_are_not_averaged(sweep):
     assert "steps-2: other number of steps at 10 % than most runs (max_steps 5000 instead of 50); left out" in text
 
 
+def test_shares_of_a_csv_are_rounded_and_bests_may_be_negative(sweep, tmp_path):
+    run(sweep)
+    with open(sweep / "report" / "results.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        seed = int(row["seed"]) / 1000
+        if row["strategy"] == "hard":
+            row |= {"data_pct": 0.10004, "mnli": -0.099 - seed}
+        elif row["strategy"] in ("diverse", "random"):
+            row["mnli"] = (-0.05 if row["strategy"] == "random" else -0.2) - seed
+    with open(tmp_path / "results.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    runs = read_csv(tmp_path / "results.csv", challenges=(HANS,))
+    assert ("hard", 0.1, "epochs") in runs.arms
+    table = latex.accuracy(runs, "mnli")
+    assert r"random & \textbf{-5.1}" in table and r"hard & -10.0" in table and r"\textbf{-10.0}" not in table
+
+
 def test_of_several_costs_of_scoring_the_largest_counts(sweep, tmp_path):
     shutil.copytree(sweep, tmp_path / "both" / "one")
     (tmp_path / "both" / "two").mkdir()
