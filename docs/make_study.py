@@ -37,7 +37,7 @@ FIGURE = ROOT / "docs" / "study.png"
 RESULTS = ROOT / "study" / "results.csv"
 SHARE = 0.1  # of the main comparison
 # Seeds whose scores come from one proxy run.
-BLOCKS = (range(3), range(3, 10), range(10, 13), range(13, 18), range(18, 22), range(22, 29))
+BLOCKS = (range(3), range(3, 10), range(10, 13), range(13, 18), range(18, 22), range(22, 32))
 RANDOM_EXAMPLES = (*OBJECTIVES, "jtt_random")  # arms that train on what random chooses
 NAMES = "chosen by"  # the column whose values select rows
 
