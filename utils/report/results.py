@@ -138,9 +138,8 @@ def gather(
 ) -> Runs:
     """The Runs of these results, in the order of the tables. Those that must not be averaged with the others are left out;
     `problems` names them, and failed and missing seeds. Raises InputError where no seed is left to average over."""
-    everything = [r.strategy == "random" and r.data_pct == 1 for r in results]
     results = [
-        dataclasses.replace(r, strategy="all") if whole else r for r, whole in zip(results, everything, strict=True)
+        dataclasses.replace(r, strategy="all") if (r.strategy, r.data_pct) == ("random", 1) else r for r in results
     ]
     results, unlike = _without_unlike(results)
     results, doubled = _without_doubles(sorted(results, key=_order))

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from utils.data.examples import Examples
 from utils.data.export import columns_of_examples
 from utils.data.sources import Data
 from utils.data.tables import write_table
@@ -21,22 +22,23 @@ def make_pool(data: Data, run: RunSettings, size: int, folder: Path) -> RunSetti
     A pool that is there is kept. Raises InputError where it is of another size or of other data, and where the source has
     fewer examples or is on the hub.
     """
-    train = data.load("train")
+    source = {name: data.load(name) for name in ("train", *data.task.dev)}
+    train = source["train"]
     if size > len(train):
         raise InputError(f"--pool_size {size}: {train.source} has {len(train)} examples")
     if run.task_name and not run.data_dir:
         raise InputError("--pool_size samples a file: give --data_dir, or the data as --dataset_name")
-    about = {"size": size, **{name: data.load(name).fingerprint for name in ("train", *data.task.dev)}}
-    made = _is_made(about, data, folder)
+    about = {"size": size, **{name: examples.fingerprint for name, examples in source.items()}}
+    made = _is_made(about, source, folder)
     kept = sorted(random_ranking(len(train), SEED)[:size].tolist())
     if run.task_name:
         pooled = dataclasses.replace(run, data_dir=str(folder))
         if not made:
-            _copy_lines(data, kept, Path(run.data_dir), folder)
+            _copy_lines(source, kept, Path(run.data_dir), folder)
     else:
-        names = {name: folder / f"{name}.jsonl" for name in ("train", *data.task.dev)}
+        names = {name: folder / f"{name}.jsonl" for name in source}
         for name, path in () if made else names.items():
-            write_table(path, columns_of_examples(data.load(name), kept if name == "train" else None))
+            write_table(path, columns_of_examples(source[name], kept if name == "train" else None))
         pooled = dataclasses.replace(
             run,
             dataset_name=None,
@@ -52,28 +54,28 @@ def make_pool(data: Data, run: RunSettings, size: int, folder: Path) -> RunSetti
     return pooled
 
 
-def _is_made(about: dict, data: Data, folder: Path) -> bool:
+def _is_made(about: dict, source: dict[str, Examples], folder: Path) -> bool:
     """Whether the folder holds the whole pool. Raises InputError where it holds another one."""
     if not (folder / ABOUT_FILE).exists():
         return False
     found = read_json(folder / ABOUT_FILE)
     for name, value in about.items():
         if found.get(name) != value:
-            what = f"--pool_size {value}" if name == "size" else f"{data.load(name).source}"
+            what = f"--pool_size {value}" if name == "size" else f"{source[name].source}"
             raise InputError(f"{what}: {folder} was made with another one; restore it, or give another --output_dir")
     return True
 
 
-def _copy_lines(data: Data, kept: list[int], source: Path, folder: Path) -> None:
+def _copy_lines(source: dict[str, Examples], kept: list[int], data_dir: Path, folder: Path) -> None:
     """Copy the sampled lines of the training file as they are, and the whole dev files."""
-    for name in data.task.dev:
-        path = Path(data.load(name).source)
-        with atomic_path(folder / path.relative_to(source)) as temporary:
-            temporary.write_bytes(path.read_bytes())
-    train = data.load("train")
+    train = source["train"]
+    for dev in source.values():
+        if dev is not train:
+            with atomic_path(folder / Path(dev.source).relative_to(data_dir)) as temporary:
+                temporary.write_bytes(Path(dev.source).read_bytes())
     path = Path(train.source)
     lines = path.read_bytes().split(b"\n")
     # The slice ends at a truth value: one line where columns have names and the format has a header, else none.
-    header = lines[: isinstance(data.task.text_columns[0], str) and path.suffix in (".tsv", ".txt")]
-    with atomic_path(folder / path.relative_to(source)) as temporary:
+    header = lines[: isinstance(train.task.text_columns[0], str) and path.suffix in (".tsv", ".txt")]
+    with atomic_path(folder / path.relative_to(data_dir)) as temporary:
         temporary.write_bytes(b"\n".join([*header, *(lines[train.numbers[i] - 1] for i in kept), b""]))
